@@ -1,0 +1,24 @@
+// Mock-rollup plays the node of a rollup, for tests, the demo and local testnets.
+//
+//	mock-rollup --rollup-config-path FILE [--genesis-path FILE]
+//	            [--start-at-rollup-height N] [--stop-at-rollup-height M]     the node
+//	mock-rollup migrate --rollup-config-path NEW_CONFIG [--dry-run] [--idempotent] [--sleep D] [--exit N] [--to N]
+//	mock-rollup da [--listen ADDR] [--block-time D] [--finality N]           a DA layer for nodes without a common volume
+//	mock-rollup demo --dir DIR [--block-time D] [--port N]                   writes a chain of three versions
+//	mock-rollup inspect --dir STATE                                          prints the state as one line of JSON
+//
+// Called by a name that begins with migration or rollup-db-migration it is the migration. Exit codes: 0, 2 for bad
+// arguments, 101 for every failure of a node, 1 for every failure of another command. The environment: RUST_LOG (an
+// invalid value ends the node), NO_COLOR. The [mock] section of the config holds what a real node does not have; its
+// keys are described at mockrollup.Config.
+package main
+
+import (
+	"os"
+
+	"rollup-entrypoint/internal/mockrollup"
+)
+
+func main() {
+	os.Exit(mockrollup.Main(os.Args, mockrollup.OSStdio()))
+}

@@ -1,0 +1,111 @@
+package mockrollup
+
+import (
+	"fmt"
+	"time"
+)
+
+// view is what the HTTP server shows. The soft height runs ahead of the durable one by the DA's finality.
+type view struct {
+	soft, durable      uint64
+	root               string
+	da                 DAStatus
+	known              bool
+	syncing, atStop    bool
+	leader             bool
+	softSlot, headSlot uint64
+}
+
+// syncingBehind is how many rollup heights behind the DA head a node calls itself syncing.
+const syncingBehind = 5
+
+// step lets the chain go on to where it stands at now: new soft heights one by one, since each may end the node, then
+// one durable commit for all that is finalized.
+func (n *node) step(now time.Time) (*ending, error) {
+	da, known := n.da.status(now)
+	if !known {
+		n.ticked = now
+		return nil, nil
+	}
+	n.earn(now)
+	for target := n.softLimit(da.HeightAt(da.CurrentSlot)); n.soft < target && n.budget >= 1; n.budget-- {
+		n.soft++
+		if end, err := n.block(n.soft); end != nil || err != nil {
+			return end, err
+		}
+	}
+	if end, err := n.commit(da.HeightAt(da.FinalizedSlot)); end != nil || err != nil {
+		return end, err
+	}
+	n.look(now)
+	if n.args.stop != nil && !n.cfg.Mock.Overrun && n.state.Height == *n.args.stop {
+		n.log.info("Stop height committed", "height", n.state.Height)
+		return &ending{reason: "stop height committed"}, nil
+	}
+	return nil, nil
+}
+
+// earn adds what may be processed since the last step. A node that was held up does not catch up in one leap: at most
+// a quarter of a second's blocks are saved up.
+func (n *node) earn(now time.Time) {
+	rate := float64(n.cfg.Mock.ResyncRate)
+	n.budget = min(n.budget+rate*now.Sub(n.ticked).Seconds(), max(1, rate/4))
+	n.ticked = now
+}
+
+func (n *node) softLimit(head uint64) uint64 {
+	if stop := n.args.stop; stop != nil && !n.cfg.Mock.Overrun {
+		return min(head, *stop)
+	}
+	return head
+}
+
+// block is the processing of the soft height h.
+func (n *node) block(h uint64) (*ending, error) {
+	n.log.debug("Soft confirmation", "height", h)
+	n.flood(h)
+	if err := n.spawnOrphans(); err != nil {
+		return nil, err
+	}
+	return n.faultAt(h)
+}
+
+// commit makes the state durable up to the finalized height, as far as it is processed.
+func (n *node) commit(finalized uint64) (*ending, error) {
+	target := min(n.soft, finalized)
+	if crash := n.durableCrash(target); crash != 0 {
+		target = crash
+	}
+	if target <= n.state.Height {
+		return nil, nil
+	}
+	n.state.advance(target, &n.cfg.Mock)
+	if err := n.store.commit(n.state); err != nil {
+		return nil, err
+	}
+	n.log.info("Committed", "height", target, "soft_height", n.soft, "state_root", n.state.StateRoot)
+	n.journal.add(Entry{Event: EventHeight, Height: target, Soft: n.soft})
+	if n.durableCrashAt(target) {
+		return n.crashEnding(target)
+	}
+	return nil, nil
+}
+
+// look publishes what the HTTP server may show.
+func (n *node) look(now time.Time) {
+	da, known := n.da.status(now)
+	seen := view{
+		soft: n.soft, durable: n.state.Height, root: n.state.StateRoot, da: da, known: known,
+		leader: n.role == "leader", softSlot: n.soft, headSlot: da.CurrentSlot,
+	}
+	if known {
+		seen.softSlot = da.SlotOf(n.soft)
+		seen.syncing = n.soft+syncingBehind < n.softLimit(da.HeightAt(da.CurrentSlot))
+	}
+	seen.atStop = n.args.stop != nil && n.soft >= *n.args.stop
+	n.view.Store(&seen)
+}
+
+func (v *view) slotHash(slot uint64) string {
+	return hashOf("slot", fmt.Sprint(v.da.GenesisUnixMS), slot)
+}

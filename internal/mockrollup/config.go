@@ -1,0 +1,238 @@
+package mockrollup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"golang.org/x/sys/unix"
+)
+
+// Config is the part of a rollup's TOML file that the stand-in reads. Sections that only a real node knows are
+// ignored; inside [mock] an unknown key is an error, because a fault that is misspelt would otherwise make a test pass.
+type Config struct {
+	Storage Storage `toml:"storage"`
+	Runner  Runner  `toml:"runner"`
+	Mock    Mock    `toml:"mock"`
+}
+
+// Storage says where the state lives. A relative path resolves against the working directory of the process.
+type Storage struct {
+	Path string `toml:"path"`
+}
+
+// Runner holds the [runner] section.
+type Runner struct {
+	HTTP HTTPConfig `toml:"http_config"`
+}
+
+// HTTPConfig is the address of the API. Port 0 lets the kernel choose; the log names the port chosen.
+type HTTPConfig struct {
+	BindHost string `toml:"bind_host"`
+	BindPort uint16 `toml:"bind_port"`
+}
+
+// Mock is what makes one stand-in differ from another: the version that it plays, and its faults.
+type Mock struct {
+	// Label names this version in the journal and in the state; default: the name of the config file's folder.
+	Label string `toml:"label,omitempty"`
+	// StateVersion is the layout of the state that this binary needs.
+	StateVersion uint64 `toml:"state_version"`
+	// Salt goes into each state root, so that two runtimes disagree.
+	Salt string `toml:"salt,omitempty"`
+	// AcceptFlags are further flags of this version, each with one value.
+	AcceptFlags []string `toml:"accept_flags,omitempty"`
+	// Role is "leader" or "replica".
+	Role string `toml:"role"`
+	// HeightsShape is "value" or, as older versions answer, "data".
+	HeightsShape string `toml:"heights_shape"`
+	// Startup is how long the start takes, from the height checks to the signal handler.
+	Startup time.Duration `toml:"startup"`
+	// StartupHTTP is "refused" or "hang": what a client meets meanwhile.
+	StartupHTTP string `toml:"startup_http"`
+	// ResyncRate is how many blocks a second are processed when behind.
+	ResyncRate uint64 `toml:"resync_rate"`
+	// Fsync makes each commit survive a power cut. Off, tests are faster.
+	Fsync bool `toml:"fsync"`
+	// Journal is "events", "heights" (each commit too) or "off".
+	Journal string `toml:"journal"`
+	// IOUring makes the start fail, as a real node's, where io_uring is denied.
+	IOUring bool `toml:"io_uring,omitempty"`
+	// PinnedCache writes evm_pinned_cache.json beside the config, as some versions do; a read-only folder fails them.
+	PinnedCache bool `toml:"pinned_cache,omitempty"`
+
+	// LeaderRestartAt exits 0 at that soft height, once, as a replica does that has won leadership.
+	LeaderRestartAt uint64 `toml:"leader_restart_at,omitzero"`
+	// CrashAt ends the process at once at that height, with ExitCode, or by CrashSignal where it is given. CrashOn says
+	// which height counts: "soft" or "durable" (just after its commit).
+	CrashAt     uint64 `toml:"crash_at,omitzero"`
+	CrashOn     string `toml:"crash_on,omitempty"`
+	ExitCode    int    `toml:"exit_code"`
+	CrashSignal string `toml:"crash_signal,omitempty"`
+	CrashOnce   bool   `toml:"crash_once,omitempty"`
+	// ExitEarlyAt exits 0 at that soft height, each time.
+	ExitEarlyAt uint64 `toml:"exit_early_at,omitzero"`
+	// Overrun runs past the stop height.
+	Overrun bool `toml:"overrun,omitempty"`
+	// IgnoreSigterm ignores every signal that would stop the node.
+	IgnoreSigterm bool `toml:"ignore_sigterm,omitempty"`
+	// SlowShutdown passes between the end of the HTTP server and the exit.
+	SlowShutdown time.Duration `toml:"slow_shutdown,omitzero"`
+	// HTTP is "ok", "hang", "null", "garbage", "500" or "off".
+	HTTP string `toml:"http"`
+	// HTTPLate opens the port that much after the start-up.
+	HTTPLate time.Duration `toml:"http_late,omitzero"`
+	// OrphansPerBlock are daemons that each block leaves behind for PID 1 to reap.
+	OrphansPerBlock int `toml:"orphans_per_block,omitzero"`
+	// StderrFlood is how many bytes each block writes to stderr.
+	StderrFlood int `toml:"stderr_flood,omitzero"`
+	// PanicOnStart panics with that text before anything is opened.
+	PanicOnStart string `toml:"panic_on_start,omitempty"`
+
+	DA        DAConfig        `toml:"da"`
+	Migration MigrationConfig `toml:"migration,omitempty"`
+}
+
+// DAConfig says which chain of data-availability blocks the node follows: a file that several nodes share, or the
+// address of `mock-rollup da`. Block time, finality and empty slots count only for the node that creates the file.
+type DAConfig struct {
+	File       string        `toml:"file,omitempty"`
+	Address    string        `toml:"address,omitempty"`
+	BlockTime  time.Duration `toml:"block_time"`
+	Finality   uint64        `toml:"finality"`
+	EmptyEvery uint64        `toml:"empty_every"`
+}
+
+// MigrationConfig holds the knobs of `mock-rollup migrate`; its flags win.
+type MigrationConfig struct {
+	Idempotent bool          `toml:"idempotent,omitempty"`
+	Sleep      time.Duration `toml:"sleep,omitzero"`
+	// Exit, not 0, makes the migration fail with that code before it touches the state.
+	Exit int `toml:"exit,omitzero"`
+	// To replaces the state version that the migration leads to.
+	To *uint64 `toml:"to,omitempty"`
+}
+
+// NewConfig returns the defaults, with the state in storage, the DA chain in the file daFile, and the API on port.
+// It is the way to make a Config: WriteConfig writes durations and counts as they are, zeros too.
+func NewConfig(storage, daFile string, port uint16) Config {
+	return Config{
+		Storage: Storage{Path: storage},
+		Runner:  Runner{HTTP: HTTPConfig{BindHost: "127.0.0.1", BindPort: port}},
+		Mock: Mock{
+			Role: "leader", HeightsShape: "value", Startup: 150 * time.Millisecond, StartupHTTP: "refused",
+			ResyncRate: 2000, Fsync: true, Journal: "events", HTTP: "ok", CrashOn: "soft", ExitCode: exitFailure,
+			DA: DAConfig{File: daFile, BlockTime: 250 * time.Millisecond, Finality: 2},
+		},
+	}
+}
+
+// LoadConfig reads and checks the file at path.
+func LoadConfig(path string) (Config, error) {
+	cfg := NewConfig("", "", 12346)
+	meta, err := toml.DecodeFile(path, &cfg)
+	if err != nil {
+		return Config{}, fmt.Errorf("cannot read the rollup config %s: %w", path, err)
+	}
+	for _, key := range meta.Undecoded() {
+		if key[0] == "mock" {
+			return Config{}, fmt.Errorf("%s: unknown key %q", path, key.String())
+		}
+	}
+	if cfg.Mock.Label == "" {
+		cfg.Mock.Label = folderName(path)
+	}
+	if err := cfg.check(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// WriteConfig writes cfg as TOML, for tests and the demo.
+func WriteConfig(path string, cfg Config) error {
+	var text bytes.Buffer
+	if err := toml.NewEncoder(&text).Encode(cfg); err != nil {
+		return fmt.Errorf("cannot encode %s: %w", path, err)
+	}
+	return os.WriteFile(path, text.Bytes(), 0o644)
+}
+
+func folderName(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "unnamed"
+	}
+	return filepath.Base(filepath.Dir(abs))
+}
+
+func (c *Config) check() error {
+	if c.Storage.Path == "" {
+		return errors.New("storage.path is missing")
+	}
+	if _, err := netip.ParseAddr(c.Runner.HTTP.BindHost); err != nil {
+		return fmt.Errorf("runner.http_config.bind_host must be an IP address: %w", err)
+	}
+	for _, check := range []func() error{c.Mock.checkWords, c.Mock.checkNumbers, c.Mock.DA.check} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Mock) checkWords() error {
+	for _, key := range []struct {
+		name, value string
+		allowed     []string
+	}{
+		{"role", m.Role, []string{"leader", "replica"}},
+		{"heights_shape", m.HeightsShape, []string{"value", "data"}},
+		{"startup_http", m.StartupHTTP, []string{"refused", "hang"}},
+		{"journal", m.Journal, []string{"events", "heights", "off"}},
+		{"crash_on", m.CrashOn, []string{"soft", "durable"}},
+		{"http", m.HTTP, []string{"ok", "hang", "null", "garbage", "500", "off"}},
+	} {
+		if !slices.Contains(key.allowed, key.value) {
+			return fmt.Errorf("mock.%s is %q, must be one of: %s", key.name, key.value, strings.Join(key.allowed, ", "))
+		}
+	}
+	if m.CrashSignal != "" && unix.SignalNum(m.CrashSignal) == 0 {
+		return fmt.Errorf("mock.crash_signal %q is no signal (write it as SIGKILL)", m.CrashSignal)
+	}
+	for _, flag := range m.AcceptFlags {
+		if name, dashes := strings.CutPrefix(flag, "--"); !dashes || name == "" {
+			return fmt.Errorf("mock.accept_flags: %q must begin with --", flag)
+		}
+	}
+	return nil
+}
+
+func (m *Mock) checkNumbers() error {
+	if m.ResyncRate == 0 {
+		return errors.New("mock.resync_rate must be at least 1")
+	}
+	if m.ExitCode < 0 || m.ExitCode > 255 {
+		return fmt.Errorf("mock.exit_code %d is not in 0..255", m.ExitCode)
+	}
+	if m.OrphansPerBlock < 0 || m.StderrFlood < 0 {
+		return errors.New("mock.orphans_per_block and mock.stderr_flood cannot be negative")
+	}
+	return nil
+}
+
+func (d *DAConfig) check() error {
+	if (d.File == "") == (d.Address == "") {
+		return errors.New("exactly one of mock.da.file and mock.da.address must be set")
+	}
+	if d.BlockTime < time.Millisecond {
+		return fmt.Errorf("mock.da.block_time %s must be at least 1ms", d.BlockTime)
+	}
+	return nil
+}

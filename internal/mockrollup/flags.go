@@ -1,0 +1,65 @@
+package mockrollup
+
+import (
+	"io"
+
+	"github.com/spf13/pflag"
+)
+
+// nodeArgs is the node's command line. A height of nil was not given.
+type nodeArgs struct {
+	all     []string
+	config  string
+	genesis string
+	start   *uint64
+	stop    *uint64
+}
+
+func nodeFlags(args *nodeArgs, accepted []string) *pflag.FlagSet {
+	flags := pflag.NewFlagSet("mock-rollup", pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.StringVar(&args.config, "rollup-config-path", "", "the rollup's TOML config `FILE`")
+	flags.StringVar(&args.genesis, "genesis-path", "", "genesis `FILE` (JSON), parsed at every start")
+	flags.Uint64("start-at-rollup-height", 0, "fail unless `N` is the next height")
+	flags.Uint64("stop-at-rollup-height", 0, "exit 0 once height `N` is committed")
+	for _, name := range accepted {
+		if name = name[len("--"):]; flags.Lookup(name) == nil {
+			flags.String(name, "", "a flag of this version")
+		}
+	}
+	return flags
+}
+
+// parseNodeArgs parses the command line twice, because the flags that a version knows stand in its config. Where it
+// reports false the node ends with the code. The config's own error is of less weight than a bad argument's: a real
+// node looks at its arguments before it opens any file.
+func parseNodeArgs(argv []string, stdio Stdio) (args nodeArgs, cfg Config, code int, err error) {
+	peek := nodeFlags(&args, nil)
+	peek.SetOutput(io.Discard)
+	peek.ParseErrorsAllowlist.UnknownFlags = true
+	var cfgErr error
+	if peek.Parse(argv) == nil && args.config != "" {
+		cfg, cfgErr = LoadConfig(args.config)
+	}
+	args = nodeArgs{all: argv}
+	flags := nodeFlags(&args, cfg.Mock.AcceptFlags)
+	if code, ok := parseArgs(flags, argv, stdio); !ok {
+		return args, cfg, code, errUsageShown
+	}
+	if code, ok := required(flags, stdio, "rollup-config-path"); !ok {
+		return args, cfg, code, errUsageShown
+	}
+	args.start, args.stop = givenHeight(flags, "start-at-rollup-height"), givenHeight(flags, "stop-at-rollup-height")
+	return args, cfg, exitFailure, cfgErr
+}
+
+func givenHeight(flags *pflag.FlagSet, name string) *uint64 {
+	if !flags.Changed(name) {
+		return nil
+	}
+	height, err := flags.GetUint64(name)
+	if err != nil {
+		return nil
+	}
+	return &height
+}

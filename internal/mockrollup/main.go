@@ -1,0 +1,96 @@
+package mockrollup
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Exit codes. The first three are those of a real node.
+const (
+	exitOK      = 0
+	exitUsage   = 2
+	exitFailure = 101
+	// exitMigration is what a migration, and every tool that is no node, exits with when it fails.
+	exitMigration = 1
+)
+
+// Stdio is where a program writes.
+type Stdio struct{ Out, Err io.Writer }
+
+// OSStdio is the process's own.
+func OSStdio() Stdio { return Stdio{Out: os.Stdout, Err: os.Stderr} }
+
+var commands = map[string]func([]string, Stdio) int{
+	"migrate":     migrateMain,
+	"da":          daMain,
+	"demo":        demoMain,
+	"inspect":     inspectMain,
+	orphanCommand: orphanMain,
+}
+
+// Main runs the program that args (with the name it was called by first) describe, and returns its exit code. Under a
+// name that begins with "migration" or "rollup-db-migration" it is the migration; otherwise, without a subcommand, the
+// node. Signals are those of the whole process: a node that has started keeps its handler for good, so that a test which
+// wants to stop it with one runs Main in a process of its own.
+func Main(args []string, stdio Stdio) (code int) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			fmt.Fprint(stdio.Err, panicText(fmt.Sprint(reason), colourWanted()))
+			code = exitFailure
+		}
+	}()
+	if len(args) == 0 {
+		return nodeMain(nil, stdio)
+	}
+	if calledAsMigration(args[0]) {
+		return migrateMain(args[1:], stdio)
+	}
+	if len(args) > 1 {
+		if command, found := commands[args[1]]; found {
+			return command(args[2:], stdio)
+		}
+	}
+	return nodeMain(args[1:], stdio)
+}
+
+func calledAsMigration(name string) bool {
+	base := filepath.Base(name)
+	return strings.HasPrefix(base, "migration") || strings.HasPrefix(base, "rollup-db-migration")
+}
+
+// parseArgs parses args, which may hold only flags. Where it reports false the program ends with the code: 0 after
+// --help, 2 after a mistake.
+func parseArgs(flags *pflag.FlagSet, args []string, stdio Stdio) (code int, ok bool) {
+	flags.SetOutput(io.Discard)
+	usage := fmt.Sprintf("Usage: %s [OPTIONS]\n\nOptions:\n%s", flags.Name(), flags.FlagUsages())
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument '%s' found", flags.Arg(0))
+	}
+	if err == pflag.ErrHelp {
+		fmt.Fprint(stdio.Out, usage)
+		return exitOK, false
+	}
+	if err != nil {
+		fmt.Fprintf(stdio.Err, "error: %s\n\n%s", err, usage)
+		return exitUsage, false
+	}
+	return exitOK, true
+}
+
+// required is parseArgs for flags without a useful default.
+func required(flags *pflag.FlagSet, stdio Stdio, names ...string) (code int, ok bool) {
+	for _, name := range names {
+		if !flags.Changed(name) {
+			fmt.Fprintf(stdio.Err, "error: the following required arguments were not provided:\n  --%s\n\nUsage: %s [OPTIONS]\n",
+				name, flags.Name())
+			return exitUsage, false
+		}
+	}
+	return exitOK, true
+}

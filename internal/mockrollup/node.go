@@ -1,0 +1,321 @@
+package mockrollup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var errUsageShown = errors.New("the usage was shown")
+
+// ending is how a node's life ends. An abrupt one leaves everything as it is, like a crash; the others first close the
+// server and wait for its clients.
+type ending struct {
+	code   int
+	reason string
+	abrupt bool
+	signal unix.Signal
+}
+
+// refusal is an error of the checks at the start, which the journal tells apart from other failures.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func refuse(format string, values ...any) error { return refusal{fmt.Errorf(format, values...)} }
+
+// node is one run of a rollup. Only the goroutine of run touches state, soft and budget; the server reads view.
+type node struct {
+	cfg     Config
+	args    nodeArgs
+	stdio   Stdio
+	log     *logger
+	journal *journal
+	store   *store
+	state   State
+	da      daSource
+	server  *server
+	view    atomic.Pointer[view]
+	role    string
+
+	soft   uint64
+	budget float64
+	ticked time.Time
+}
+
+func nodeMain(argv []string, stdio Stdio) int {
+	giveBack := quitKills()
+	defer giveBack()
+	args, cfg, code, err := parseNodeArgs(argv, stdio)
+	switch {
+	case errors.Is(err, errUsageShown):
+		return code
+	case err != nil:
+		fmt.Fprint(stdio.Err, panicText(err.Error(), colourWanted()))
+		return code
+	}
+	n := &node{cfg: cfg, args: args, stdio: stdio, journal: &journal{}, role: cfg.Mock.Role}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer n.release()
+	return n.run(ctx, giveBack)
+}
+
+func (n *node) release() {
+	if n.server != nil {
+		n.server.abandon()
+	}
+	if n.store != nil {
+		n.store.close()
+	}
+	n.journal.close()
+}
+
+func (n *node) run(ctx context.Context, giveBack func()) int {
+	if err := n.start(ctx); err != nil {
+		return n.fail(err)
+	}
+	signals := stopSignals(giveBack)
+	n.journal.add(Entry{Event: EventReady, Height: n.state.Height, Soft: n.soft})
+	n.log.info("Rollup started", "height", n.state.Height, "state_version", n.state.StateVersion)
+	end, err := n.loop(ctx, signals)
+	if err != nil {
+		return n.fail(err)
+	}
+	return n.finish(end)
+}
+
+// start does everything up to the signal handler: until then a stop signal kills, as it does with a real node.
+func (n *node) start(ctx context.Context) error {
+	if err := n.prepare(); err != nil {
+		return err
+	}
+	if err := n.openState(); err != nil {
+		return err
+	}
+	if err := n.checkHeights(); err != nil {
+		return err
+	}
+	var err error
+	if n.da, err = openDA(ctx, n.cfg.Mock.DA, n.log); err != nil {
+		return err
+	}
+	n.soft, n.ticked = n.state.Height, time.Now()
+	n.server = newServer(n)
+	if n.cfg.Mock.StartupHTTP == "hang" && n.httpAtStart() {
+		if err := n.server.listen(); err != nil {
+			return err
+		}
+	}
+	time.Sleep(n.cfg.Mock.Startup)
+	n.look(time.Now())
+	if n.httpAtStart() {
+		if err := n.server.listen(); err != nil {
+			return err
+		}
+	}
+	n.server.open()
+	return nil
+}
+
+func (n *node) httpAtStart() bool { return n.cfg.Mock.HTTP != "off" && n.cfg.Mock.HTTPLate == 0 }
+
+// prepare is what happens before the state is opened.
+func (n *node) prepare() error {
+	log, logErr := newLogger(n.stdio.Out)
+	n.log = log
+	if err := os.MkdirAll(n.cfg.Storage.Path, 0o755); err != nil {
+		return fmt.Errorf("cannot create storage.path: %w", err)
+	}
+	base := Entry{Kind: KindNode, Label: n.cfg.Mock.Label}
+	journal, err := openJournal(n.cfg.Storage.Path, n.cfg.Mock.Journal, base)
+	if err != nil {
+		return err
+	}
+	n.journal = journal
+	n.journal.add(Entry{Event: EventStart, Args: n.args.all})
+	if logErr != nil {
+		return logErr
+	}
+	if n.cfg.Mock.PanicOnStart != "" {
+		return errors.New(n.cfg.Mock.PanicOnStart)
+	}
+	return errors.Join(n.checkGenesis(), n.checkIOUring(), n.writePinnedCache())
+}
+
+func (n *node) checkGenesis() error {
+	if n.args.genesis == "" {
+		return nil
+	}
+	text, err := os.ReadFile(n.args.genesis)
+	if err != nil {
+		return fmt.Errorf("cannot read the genesis: %w", err)
+	}
+	var genesis any
+	if err := json.Unmarshal(text, &genesis); err != nil {
+		return fmt.Errorf("cannot parse the genesis %s: %w", n.args.genesis, err)
+	}
+	return nil
+}
+
+// checkIOUring opens a ring, since the seccomp profile of a container may deny it and a real node cannot do without.
+func (n *node) checkIOUring() error {
+	if !n.cfg.Mock.IOUring {
+		return nil
+	}
+	ring, err := ioUringSetup()
+	if err != nil {
+		return fmt.Errorf("failed to create an io_uring: %w", err)
+	}
+	return unix.Close(ring)
+}
+
+func (n *node) writePinnedCache() error {
+	if !n.cfg.Mock.PinnedCache {
+		return nil
+	}
+	path := filepath.Join(filepath.Dir(n.args.config), "evm_pinned_cache.json")
+	if err := os.WriteFile(path, []byte("{}\n"), 0o644); err != nil {
+		return fmt.Errorf("cannot write the pinned cache: %w", err)
+	}
+	return nil
+}
+
+// openState locks the state and reads it. On an empty volume the genesis is committed at once, whatever heights the
+// command line asks for: that is how a late version, started there by mistake, spoils the volume.
+func (n *node) openState() error {
+	store, err := openStore(n.cfg.Storage.Path, n.cfg.Mock.Fsync)
+	if errors.Is(err, errLocked) {
+		return refusal{err}
+	}
+	if err != nil {
+		return err
+	}
+	n.store = store
+	n.state, err = ReadState(store.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		n.state = GenesisState(n.cfg.Mock.StateVersion, n.cfg.Mock.Label, n.cfg.Mock.Salt)
+		n.log.info("Genesis committed", "state_root", n.state.StateRoot)
+		return store.commit(n.state)
+	}
+	if err != nil {
+		return err
+	}
+	return n.checkVersion()
+}
+
+// checkVersion refuses a state that is older than this binary. The reverse goes unnoticed, as in a real node: an old
+// binary continues over a newer state, and only its roots show it.
+func (n *node) checkVersion() error {
+	if half := n.state.Migrating; half != nil {
+		return refuse("the state is in the middle of a migration from state_version %d to %d", half.From, half.To)
+	}
+	if need := n.cfg.Mock.StateVersion; n.state.StateVersion < need {
+		return refuse("the state_version on disk is %d, this binary requires %d: the state was not migrated",
+			n.state.StateVersion, need)
+	}
+	return nil
+}
+
+// checkHeights compares the command line with the durable height.
+func (n *node) checkHeights() error {
+	current := n.state.Height
+	if start := n.args.start; start != nil && *start != current+1 {
+		return refuse("The requested start_at_rollup_height: %d, is different than expected height %d", *start, current+1)
+	}
+	if stop := n.args.stop; stop != nil && *stop <= current {
+		return refuse("The requested stop_height %d must be greater than the current_height %d", *stop, current)
+	}
+	if at := n.cfg.Mock.LeaderRestartAt; at != 0 && n.store.fired(faultLeaderRestart, at) {
+		n.role = "leader"
+	}
+	return nil
+}
+
+// loop processes blocks until something ends the node.
+func (n *node) loop(ctx context.Context, signals <-chan os.Signal) (ending, error) {
+	var late <-chan time.Time
+	if n.cfg.Mock.HTTP != "off" && n.cfg.Mock.HTTPLate > 0 {
+		late = time.After(n.cfg.Mock.HTTPLate)
+	}
+	tick := time.NewTicker(clamp(n.cfg.Mock.DA.BlockTime/4, 2*time.Millisecond, 50*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ending{reason: "cancelled"}, nil
+		case sig := <-signals:
+			n.journal.add(Entry{Event: EventSignal, Height: n.state.Height, Soft: n.soft, Reason: sig.String()})
+			if !n.cfg.Mock.IgnoreSigterm {
+				return ending{reason: "signal: " + sig.String()}, nil
+			}
+			n.log.warn("Signal ignored", "signal", sig)
+		case <-late:
+			if err := n.server.listen(); err != nil {
+				return ending{}, err
+			}
+		case now := <-tick.C:
+			if end, err := n.step(now); end != nil || err != nil {
+				return deref(end), err
+			}
+		}
+	}
+}
+
+func deref(end *ending) ending {
+	if end == nil {
+		return ending{}
+	}
+	return *end
+}
+
+// finish ends the node in the order of a real one: first the server stops to listen, then its clients are waited for
+// (without limit), then the process exits. Signals that arrive meanwhile are ignored: nobody reads their channel.
+func (n *node) finish(end ending) int {
+	if end.abrupt {
+		return n.crash(end)
+	}
+	n.log.info("Shutting down", "reason", end.reason, "height", n.state.Height)
+	n.server.drain()
+	time.Sleep(n.cfg.Mock.SlowShutdown)
+	n.log.info("Rollup exited", "height", n.state.Height)
+	n.journal.exit(end.code, n.state.Height, n.soft, end.reason)
+	return end.code
+}
+
+func (n *node) crash(end ending) int {
+	fmt.Fprint(n.stdio.Err, panicText(end.reason, n.log.colour))
+	if end.signal == 0 {
+		n.journal.exit(end.code, n.state.Height, n.soft, end.reason)
+		return end.code
+	}
+	n.journal.exit(128+int(end.signal), n.state.Height, n.soft, end.reason)
+	if err := dieBy(end.signal); err != nil {
+		fmt.Fprint(n.stdio.Err, panicText(err.Error(), n.log.colour))
+	}
+	return exitFailure
+}
+
+// fail reports err as a Rust program does: a log line on stdout, the panic on stderr.
+func (n *node) fail(err error) int {
+	n.log.error("Rollup failed", "error", err)
+	fmt.Fprint(n.stdio.Err, panicText(err.Error(), n.log.colour))
+	reason := err.Error()
+	var refused refusal
+	if errors.As(err, &refused) {
+		if errors.Is(err, errLocked) {
+			reason = errLocked.Error()
+		}
+		n.journal.add(Entry{Event: EventRefused, Height: n.state.Height, Reason: reason})
+	}
+	n.journal.exit(exitFailure, n.state.Height, n.soft, reason)
+	return exitFailure
+}
