@@ -1,0 +1,337 @@
+package sequencer
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Processes starts processes. Package reaper is the real one, through an adapter.
+type Processes interface {
+	// Start returns once the program is executed. The error is a *StartError where the kernel refused the program.
+	Start(c Command) (Process, error)
+	// Sweep ends whatever earlier processes left behind: asked first, killed after grace. When it returns none of them
+	// is alive. It gives how many there were.
+	Sweep(grace time.Duration) (int, error)
+}
+
+// Command is a process to start. Standard input, standard output and the working directory are ours.
+type Command struct {
+	// Path is the program, searched in PATH where it has no slash.
+	Path string
+	// Args are the arguments without argv[0].
+	Args []string
+	// Env is added to our environment.
+	Env []string
+	// Stderr gets all that the process writes there.
+	Stderr io.Writer
+}
+
+// Process is a process that was started.
+type Process interface {
+	Pid() int
+	// Done is closed when the process has been reaped and all that it wrote on stderr was passed on.
+	Done() <-chan struct{}
+	// Exit is how it ended; valid after Done.
+	Exit() Exit
+	// Signal sends sig to the process group. A process that has ended is no error worth handling.
+	Signal(sig syscall.Signal) error
+}
+
+// StartError: a program could not be executed.
+type StartError struct {
+	// Code is CodeNotExecutable or CodeNotFound.
+	Code int
+	Err  error
+}
+
+// Error gives the cause.
+func (e *StartError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// SignalSource hands out the signals that were sent to the entrypoint, each once and in order.
+type SignalSource interface {
+	Signals() <-chan syscall.Signal
+	// TryTake takes the oldest one without waiting.
+	TryTake() (syscall.Signal, bool)
+}
+
+// Store keeps the checkpoint. FileStore is the real one.
+type Store interface {
+	// Load gives found = false, without an error, only where there is no checkpoint.
+	Load() (c Checkpoint, found bool, err error)
+	// Save returns nil only once the checkpoint is durable.
+	Save(c Checkpoint) error
+}
+
+// Files is what the sequence asks of the file system besides the checkpoint. Disk is the real one.
+type Files interface {
+	// Check finds all that is wrong with the files of version i.
+	Check(plan *Plan, i int) Problems
+	// Digest gives the SHA-256, in hex, of a version's binary.
+	Digest(binary string) (string, error)
+	// EmptyState reports whether the node that runs with this config would find no state, and where it looks for it.
+	EmptyState(config string) (dir string, empty bool)
+}
+
+// Options are all that a run depends on. Plan, Processes, Signals, Files, Heights and Log are required.
+type Options struct {
+	Plan *Plan
+	// Store is nil for a run without a checkpoint, which begins at version 0.
+	Store     Store
+	Processes Processes
+	Signals   SignalSource
+	Files     Files
+	// Heights gives the reader for the node of a version.
+	Heights func(v Version) (HeightReader, error)
+	// Stderr gets what nodes and migrations write on stderr; nil discards it.
+	Stderr io.Writer
+	Log    *slog.Logger
+	// NodeArgs are passed to every node, after the version's own arguments.
+	NodeArgs []string
+	// Slack, where not nil, is sov-rollup-manager's height slack, in blocks: exit 0 at most so far below the stop height
+	// counts as complete, without a proof.
+	Slack *uint64
+	// StopTimeout is how long a process may take after a stop signal was passed on to it, before SIGKILL; 0 for ever.
+	StopTimeout time.Duration
+	// WaitWhenFinished keeps a finished sequence up, idle, until it is asked to stop.
+	WaitWhenFinished bool
+}
+
+// grace is how long, after SIGTERM, a node that must not run on, or what a node left behind, may live.
+const grace = 15 * time.Second
+
+// errStopped ends a run that was asked to stop and has nothing more to say.
+var errStopped = errors.New("stopped as asked")
+
+// Run takes the rollup from where the checkpoint says through the versions of the plan. It returns nil when the last
+// version is complete, or when it was asked to stop and everything stopped well. Any other end is a *Failure. When it
+// returns, no process that it started is alive.
+func Run(o Options) error {
+	if o.Stderr == nil {
+		o.Stderr = io.Discard
+	}
+	s := &sequence{Options: o}
+	err := s.run()
+	if errors.Is(err, errStopped) {
+		o.Log.Info("stopped", slog.String("reason", "a stop signal was received"))
+		return nil
+	}
+	return err
+}
+
+// sequence is the state of one run. Everything is done by one goroutine; only heights are read by another.
+type sequence struct {
+	Options
+	record Checkpoint
+	next   Next
+	// stopping is set by the first stop signal and never reset.
+	stopping bool
+	// held are signals for the node which came while there was none.
+	held []syscall.Signal
+}
+
+func (s *sequence) run() error {
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	for {
+		if s.stopRequested() {
+			return errStopped
+		}
+		var err error
+		switch s.next {
+		case NextFinished:
+			return s.finish()
+		case NextMigrate, NextMigrateAgain:
+			err = s.migrate()
+		case NextRun:
+			err = s.runVersion()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// prepare decides where to begin and proves that it can be done. Before its last line nothing is written.
+func (s *sequence) prepare() error {
+	checkpoint, err := s.load()
+	if err != nil {
+		return err
+	}
+	at, err := Resume(s.Plan, checkpoint)
+	if err != nil {
+		return err
+	}
+	for _, warning := range at.Warnings {
+		s.Log.Warn("plan changed", slog.String("detail", warning))
+	}
+	s.record, s.next = at.Record, at.Next
+	if s.next == NextFinished {
+		return nil
+	}
+	if err := s.checkAll(checkpoint); err != nil {
+		return err
+	}
+	if s.stopRequested() {
+		return errStopped
+	}
+	s.record.BinaryPath = s.Plan.Versions[s.record.VersionIndex].Binary
+	if err := s.addDigest(&s.record); err != nil {
+		return err
+	}
+	// Also proves that the volume can be written before anything depends on it.
+	return s.save("nothing was started")
+}
+
+// load reads the checkpoint; nil where there is none.
+func (s *sequence) load() (*Checkpoint, error) {
+	if s.Store == nil {
+		s.Log.Info("no checkpoint is kept", slog.String("detail", "every start begins at version 0"))
+		s.warnMigrationsWithoutCheckpoint()
+		return nil, nil
+	}
+	c, found, err := s.Store.Load()
+	if err != nil {
+		return nil, failf(CodeCheckpointUnreadable, "the checkpoint cannot be read").because(err).
+			safe("nothing was started and the file was left as it is").
+			next("find out which version the state belongs to and say 'entrypoint checkpoint set --version N', with --migrated if its migration has completed; delete the file only if the state is empty")
+	}
+	if !found {
+		s.Log.Info("no checkpoint found", slog.String("detail", "starting with version 0"))
+		return nil, nil
+	}
+	s.Log.Info("checkpoint found", slog.Int("version", c.VersionIndex), slog.String("phase", string(c.Phase)), slog.String("binary", c.BinaryPath))
+	return &c, nil
+}
+
+func (s *sequence) warnMigrationsWithoutCheckpoint() {
+	if slices.ContainsFunc(s.Plan.Versions, func(v Version) bool { return v.Migration != "" }) {
+		s.Log.Warn("migrations are not recorded", slog.String("detail", "without a checkpoint file a restart can run a completed migration again"))
+	}
+}
+
+// checkAll checks the files of all versions, the binary of the checkpoint and the state that it speaks of.
+func (s *sequence) checkAll(checkpoint *Checkpoint) error {
+	now := s.record.VersionIndex
+	var problems Problems
+	for i := range s.Plan.Versions {
+		found := s.Files.Check(s.Plan, i)
+		if i >= now {
+			problems = append(problems, found...)
+			continue
+		}
+		for _, problem := range found {
+			s.Log.Warn("a version that is complete has a problem", slog.String("detail", problem))
+		}
+	}
+	if len(problems) > 0 {
+		return failf(CodeMismatch, "files of the plan are not in order").because(problems).
+			safe("nothing was started").next("mend them and start again")
+	}
+	if checkpoint == nil {
+		return nil
+	}
+	moved, err := MatchBinary(s.Plan, *checkpoint, func(i int) (string, error) { return s.Files.Digest(s.Plan.Versions[i].Binary) })
+	if err != nil {
+		return err
+	}
+	if moved {
+		s.Log.Info("binary moved", slog.String("from", checkpoint.BinaryPath), slog.String("to", s.Plan.Versions[now].Binary))
+	}
+	return s.checkState(now)
+}
+
+// checkState refuses a late version on an empty volume: its node would commit a genesis there before it notices.
+func (s *sequence) checkState(now int) error {
+	dir, empty := s.Files.EmptyState(s.Plan.Versions[now].Config)
+	if now == 0 || !empty {
+		return nil
+	}
+	return failf(CodeMismatch, "the checkpoint is at %s, but the state directory %s is empty", s.Plan.label(now), dir).
+		safe("nothing was started").
+		next("mount or restore the state, or, to sync again from genesis, delete the checkpoint too")
+}
+
+// addDigest records what binary is about to run. A version whose binary was replaced in place is run, loudly: a bug fix
+// release at the same path is common.
+func (s *sequence) addDigest(c *Checkpoint) error {
+	sum, err := s.Files.Digest(c.BinaryPath)
+	if err != nil {
+		return failf(CodeMismatch, "%s cannot be started", s.Plan.label(c.VersionIndex)).because(err).
+			safe("it was not started").next("make its binary readable and start again")
+	}
+	if c.BinarySHA256 != "" && c.BinarySHA256 != sum {
+		s.Log.Warn("binary changed", slog.String("binary", c.BinaryPath), slog.String("was", c.BinarySHA256), slog.String("is", sum))
+	}
+	c.BinarySHA256 = sum
+	return nil
+}
+
+// save makes the record durable. safe says what is not lost where that fails.
+func (s *sequence) save(safe string) error {
+	if s.Store == nil {
+		return nil
+	}
+	s.record.UpdatedAt = time.Now().UTC().Truncate(time.Millisecond)
+	if err := s.Store.Save(s.record.clone()); err != nil {
+		return failf(CodeCheckpointNotWritable, "the checkpoint cannot be written").because(err).
+			safe(safe).next("make the volume writable, with free space, and start again")
+	}
+	return nil
+}
+
+// finish ends a complete sequence.
+func (s *sequence) finish() error {
+	i := s.record.VersionIndex
+	s.Log.Info("sequence finished", slog.Int("version", i), slog.Uint64("height", s.Plan.Versions[i].Stop))
+	if !s.WaitWhenFinished {
+		return nil
+	}
+	s.Log.Info("waiting for a stop signal")
+	for !s.stopping {
+		s.note(<-s.Signals.Signals())
+	}
+	return errStopped
+}
+
+// stopRequested takes all signals that have arrived and reports whether a stop was asked for. It stands before every
+// start.
+func (s *sequence) stopRequested() bool {
+	for {
+		sig, ok := s.Signals.TryTake()
+		if !ok {
+			return s.stopping
+		}
+		s.note(sig)
+	}
+}
+
+// note takes a signal while no node runs: a stop is remembered, anything else is kept for the next node.
+func (s *sequence) note(sig syscall.Signal) {
+	if isStop(sig) {
+		s.requestStop(sig)
+		return
+	}
+	if !slices.Contains(s.held, sig) { // as the kernel does with pending signals
+		s.held = append(s.held, sig)
+	}
+}
+
+func (s *sequence) requestStop(sig syscall.Signal) {
+	if !s.stopping {
+		s.Log.Info("stop requested", slog.String("signal", sig.String()))
+	}
+	s.stopping = true
+}
+
+// isStop lists the signals that mean: end, and start nothing more. They are the ones that a node shuts down on.
+func isStop(sig syscall.Signal) bool {
+	return sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
+}

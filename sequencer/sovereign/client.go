@@ -1,0 +1,124 @@
+package sovereign
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// queryTimeout bounds one query as a whole, connect to last byte: a node that is starting up may accept the
+	// connection and never answer.
+	queryTimeout = time.Second
+	// answerLimit bounds, in bytes, what is read of an answer. A real one has about 50.
+	answerLimit = 64 << 10
+
+	heightsRoute = "/modules/chain-state/state/current-heights/"
+)
+
+// ErrNoHeight: the node answered that it has no height yet (a null value, during start-up).
+var ErrNoHeight = errors.New("the node has no height yet")
+
+// Client asks one node for its height. It is safe for use by one goroutine at a time.
+type Client struct {
+	url  string
+	addr string
+	http http.Client
+}
+
+// NewClient returns a client for the node that runs with cfg.
+//
+// Every query opens a connection of its own and closes it: a kept one would hold up the node's exit, because its
+// server waits for open connections without a limit. A proxy from the environment is never used.
+func NewClient(cfg Config) *Client {
+	dialer := &net.Dialer{Timeout: queryTimeout}
+	return &Client{
+		url:  "http://" + cfg.Address() + heightsRoute,
+		addr: cfg.Address(),
+		http: http.Client{
+			Timeout: queryTimeout,
+			Transport: &http.Transport{
+				Proxy:                  nil,
+				DialContext:            dialer.DialContext,
+				DisableKeepAlives:      true,
+				DisableCompression:     true,
+				MaxResponseHeaderBytes: answerLimit,
+			},
+			// Whoever redirects is not the node.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// Height asks for the rollup height, in blocks, as modules/chain-state reports it: the soft-confirmed one, which runs
+// ahead of the durable one. The errors are ErrNoHeight and those of a node that is silent or answers nonsense; none
+// of them says that the node is broken.
+func (c *Client) Height(ctx context.Context) (uint64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
+	if err != nil {
+		return 0, fmt.Errorf("cannot ask %s: %w", c.url, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("cannot ask for the height: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("%s answered %s", c.url, resp.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, answerLimit))
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the answer of %s: %w", c.url, err)
+	}
+	height, err := ParseHeights(body)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", c.url, err)
+	}
+	return height, nil
+}
+
+// Answered reports whether somebody listens on the node's port. Asked before the node starts, it finds a stranger
+// whose heights must not be believed.
+func (c *Client) Answered() bool {
+	conn, err := net.DialTimeout("tcp", c.addr, 100*time.Millisecond)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was sent; there is nothing to lose
+	return true
+}
+
+// ParseHeights reads the rollup height, in blocks, from an answer of current-heights: {"value":[height, slot]} or, of
+// older nodes, {"data":{"value":[height, slot]},"meta":{}}. A null value is ErrNoHeight.
+func ParseHeights(body []byte) (uint64, error) {
+	type value struct {
+		Value *json.RawMessage `json:"value"`
+	}
+	var answer struct {
+		value
+		Data *value `json:"data"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return 0, fmt.Errorf("the answer is not JSON of a known shape: %w", err)
+	}
+	raw := answer.Value
+	if raw == nil && answer.Data != nil {
+		raw = answer.Data.Value
+	}
+	if raw == nil {
+		return 0, ErrNoHeight
+	}
+	var pair []*uint64 // pointers, because a null element would otherwise read as height 0
+	if err := json.Unmarshal(*raw, &pair); err != nil {
+		return 0, fmt.Errorf("the heights %.40q are not numbers: %w", *raw, err)
+	}
+	if len(pair) != 2 || pair[0] == nil {
+		return 0, fmt.Errorf("the heights are %.40q, want two numbers", *raw)
+	}
+	return *pair[0], nil
+}

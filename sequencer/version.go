@@ -1,0 +1,331 @@
+package sequencer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"rollup-entrypoint/sequencer/sovereign"
+)
+
+// runVersion runs the version of the record until it is complete, and hands over.
+func (s *sequence) runVersion() error {
+	i := s.record.VersionIndex
+	proof, err := s.complete(i, i > 0 && !s.record.Started)
+	if err != nil {
+		return err
+	}
+	return s.handOver(proof)
+}
+
+// complete runs the node of version i until its stop height is reached, as often as that takes. assert has it assert
+// its start height at the first start.
+func (s *sequence) complete(i int, assert bool) (Proof, error) {
+	verified := false   // started once to verify, without progress since
+	behind := int64(-1) // the durable height at which the previous version was let run on
+	for {
+		run, err := s.runNode(i, assert)
+		if err != nil {
+			return "", err
+		}
+		d := Decide(run.evidence)
+		s.Log.Info("version exited", slog.Int("version", i), slog.String("decision", d.Action.String()), slog.String("reason", d.Reason))
+		switch d.Action {
+		case Complete:
+			return d.Proof, nil
+		case Stopped:
+			return "", s.stopped(i, run, d)
+		case Verify:
+			if verified && !run.evidence.Rose {
+				return "", s.failure(i, run, Decision{Action: Fail, Code: CodeEarlyExit, Reason: d.Reason + ", twice without progress"})
+			}
+			verified, assert = true, false
+		case StartWithoutAssertion:
+			assert = false
+		case FinishPrevious:
+			if int64(d.Height) <= behind || i == 0 || s.Plan.Versions[i].Migration != "" {
+				return "", s.failure(i, run, Decision{Action: Fail, Code: CodeMismatch, Height: d.Height, Reason: d.Reason})
+			}
+			behind = int64(d.Height)
+			if err := s.finishPrevious(i, d.Height); err != nil {
+				return "", err
+			}
+		case Fail:
+			return "", s.failure(i, run, d)
+		}
+	}
+}
+
+// finishPrevious lets version i-1 run on to its stop height, because the node of version i found the state below its
+// start height. The checkpoint stays at version i: it never goes back, and a restart comes here again.
+func (s *sequence) finishPrevious(i int, height uint64) error {
+	s.Log.Warn("previous version was not complete", slog.Int("version", i-1),
+		slog.Uint64("height", height), slog.Uint64("stop_height", s.Plan.Versions[i-1].Stop))
+	_, err := s.complete(i-1, false)
+	return err
+}
+
+// String names an action in the log.
+func (a Action) String() string {
+	names := map[Action]string{
+		Complete: "complete", Stopped: "stopped as asked", Verify: "verify", Fail: "failed",
+		StartWithoutAssertion: "start without start height", FinishPrevious: "finish the previous version",
+	}
+	return names[a]
+}
+
+// handOver records that the version is complete and moves to the next one. It is the only place where the version
+// changes, and one durable write.
+func (s *sequence) handOver(proof Proof) error {
+	i := s.record.VersionIndex
+	v := s.Plan.Versions[i]
+	after := s.record.clone()
+	after.History = append(after.History, Completed{
+		VersionIndex: i, Name: v.Name, BinaryPath: s.record.BinaryPath, BinarySHA256: s.record.BinarySHA256,
+		StopHeight: v.Stop, Proof: proof, CompletedAt: time.Now().UTC().Truncate(time.Millisecond),
+	})
+	s.Log.Info("version completed", slog.Int("version", i), slog.Uint64("height", v.Stop), slog.String("proof", string(proof)))
+	if i == s.Plan.Last() {
+		after.Phase = PhaseFinished
+		s.record, s.next = after, NextFinished
+		return s.save(fmt.Sprintf("%s is complete at height %d and the state is safe", s.Plan.label(i), v.Stop))
+	}
+	next := s.Plan.Versions[i+1]
+	if problems := s.Files.Check(s.Plan, i+1); len(problems) > 0 {
+		return failf(CodeMismatch, "%s is complete at height %d, but %s cannot follow", s.Plan.label(i), v.Stop, s.Plan.label(i+1)).
+			because(problems).safe("nothing of it was started and the checkpoint is unchanged").next("mend its files and start again")
+	}
+	after.VersionIndex, after.BinaryPath, after.BinarySHA256 = i+1, next.Binary, ""
+	after.Started, after.MigrationCompleted = false, false
+	after.Phase, s.next = PhaseRunning, NextRun
+	if next.Migration != "" {
+		after.Phase, s.next = PhaseMigrating, NextMigrate
+	}
+	if err := s.addDigest(&after); err != nil {
+		return err
+	}
+	s.record = after
+	return s.save(fmt.Sprintf("%s is complete at height %d and nothing of %s was started", s.Plan.label(i), v.Stop, s.Plan.label(i+1)))
+}
+
+// nodeRun is one node process, from its start to its end.
+type nodeRun struct {
+	s        *sequence
+	index    int
+	version  Version
+	assert   bool
+	process  Process
+	watch    *watch
+	stderr   *tail
+	first    *Reading // the first height that it told
+	evidence Evidence
+	// doomed is why we end it ourselves, nil where we do not.
+	doomed *Failure
+	// kill fires when SIGKILL is due.
+	kill <-chan time.Time
+	// nextRecord is when a failed write of "started" is tried again.
+	nextRecord time.Time
+}
+
+// runNode runs the node of version i once, and gives all that is known when it has ended and nothing of it is left.
+func (s *sequence) runNode(i int, assert bool) (*nodeRun, error) {
+	v := s.Plan.Versions[i]
+	reader, err := s.Heights(v)
+	if err != nil {
+		return nil, failf(CodeMismatch, "%s cannot be watched", s.Plan.label(i)).because(err).
+			safe("it was not started").next("mend its config and start again")
+	}
+	n := &nodeRun{s: s, index: i, version: v, assert: assert, stderr: &tail{}}
+	stranger := reader.Answered()
+	if s.stopRequested() {
+		return nil, errStopped
+	}
+	if err := n.start(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if stranger {
+		// Whoever answers there is not our node: its heights would be taken for evidence.
+		s.Log.Warn("height unknown", slog.String("detail", "another process answered on the node's port before the node was started; its heights are not believed"))
+		n.watch = &watch{}
+	} else {
+		n.watch = startWatch(ctx, reader, v.Stop)
+	}
+	n.loop()
+	n.collect()
+	if err := s.sweep(); err != nil {
+		return nil, err
+	}
+	if n.doomed != nil {
+		n.doomed.Stderr = n.stderr.lastLines(stderrLines)
+		return nil, n.doomed
+	}
+	return n, nil
+}
+
+func (n *nodeRun) start() error {
+	s, v := n.s, n.version
+	var from uint64
+	if n.assert {
+		from = v.Start
+	}
+	extra := append(append([]string{}, v.Args...), s.NodeArgs...)
+	args := sovereign.NodeArgs(v.Config, from, v.Stop, extra...)
+	process, err := s.Processes.Start(Command{Path: v.Binary, Args: args, Env: v.Env, Stderr: io.MultiWriter(n.stderr, s.Stderr)})
+	if err != nil {
+		return s.startFailure(n.index, "node", err)
+	}
+	n.process = process
+	s.Log.Info("version started", slog.Int("version", n.index), slog.String("name", v.Name), slog.Int("pid", process.Pid()),
+		slog.Bool("asserts_start_height", n.assert), slog.Uint64("start_height", v.Start), slog.Uint64("stop_height", v.Stop))
+	for _, sig := range s.held {
+		n.forward(sig)
+	}
+	s.held = nil
+	return nil
+}
+
+// loop waits for the end of the node. Nothing in it can block on the node, the network or a reader of our output.
+func (n *nodeRun) loop() {
+	for {
+		select {
+		case <-n.process.Done():
+			return
+		case sig := <-n.s.Signals.Signals():
+			n.signal(sig)
+		case r := <-n.watch.readings:
+			n.reading(r)
+		case silent := <-n.watch.silent:
+			if silent {
+				n.s.Log.Warn("height unknown", slog.Int("version", n.index), slog.Duration("silent_for", silence))
+			} else {
+				n.s.Log.Info("height known again", slog.Int("version", n.index))
+			}
+		case <-n.kill:
+			n.kill = nil
+			n.s.Log.Warn("killing the node", slog.Int("version", n.index), slog.Int("pid", n.process.Pid()))
+			n.forward(syscall.SIGKILL)
+		}
+	}
+}
+
+// signal passes a signal on to the node's process group.
+func (n *nodeRun) signal(sig syscall.Signal) {
+	if isStop(sig) {
+		n.s.requestStop(sig)
+		if n.kill == nil && n.s.StopTimeout > 0 {
+			n.kill = time.After(n.s.StopTimeout)
+		}
+	}
+	n.forward(sig)
+}
+
+func (n *nodeRun) forward(sig syscall.Signal) {
+	if err := n.process.Signal(sig); err != nil {
+		n.s.Log.Debug("signal not delivered", slog.String("signal", sig.String()), slog.String("reason", err.Error()))
+		return
+	}
+	n.s.Log.Info("signal forwarded", slog.String("signal", sig.String()), slog.Int("version", n.index))
+}
+
+// reading looks at a height: is the state where the checkpoint says, and not past the stop height?
+func (n *nodeRun) reading(r Reading) {
+	v, label := n.version, n.s.Plan.label(n.index)
+	if n.first == nil {
+		n.first = &r
+		if r.Height+1 < v.Start {
+			n.end(failf(CodeMismatch, "%s starts at height %d, but its node is at height %d", label, v.Start, r.Height).
+				safe("the node was stopped").
+				next("restore the state that belongs to the checkpoint, or, to sync again from genesis, delete both"))
+			return
+		}
+		n.s.Log.Info("height known", slog.Int("version", n.index), slog.Uint64("height", r.Height))
+	}
+	if v.Stop > 0 && r.Height > v.Stop {
+		n.end(failf(CodeMismatch, "the node of %s ran past its stop height %d, to height %d", label, v.Stop, r.Height).
+			safe("it was stopped and no later version was started").
+			next("find out why the node did not stop there; the state above height %d was made by the wrong version and is to be restored from before", v.Stop))
+		return
+	}
+	n.recordStarted(r.At)
+}
+
+// recordStarted notes, once, that the node has accepted its start height. A failure to write that does not stop a node
+// that runs well: without the note the next start asserts the start height again, is refused, and goes on without.
+func (n *nodeRun) recordStarted(now time.Time) {
+	s := n.s
+	if n.doomed != nil || s.record.Started || s.record.VersionIndex != n.index || now.Before(n.nextRecord) {
+		return
+	}
+	s.record.Started = true
+	if err := s.save(""); err != nil {
+		s.record.Started = false
+		n.nextRecord = now.Add(silence)
+		s.Log.Warn("checkpoint not written", slog.String("error", err.Error()))
+	}
+}
+
+// end stops the node for a reason of ours.
+func (n *nodeRun) end(why *Failure) {
+	if n.doomed != nil {
+		return
+	}
+	n.doomed = why
+	n.s.Log.Error("stopping the node", slog.Int("version", n.index), slog.String("reason", why.What))
+	n.forward(syscall.SIGTERM)
+	n.kill = time.After(grace)
+}
+
+// collect gathers the evidence, at once after the exit.
+func (n *nodeRun) collect() {
+	n.s.stopRequested() // a stop signal that came with the exit counts
+	e := Evidence{
+		Exit: n.process.Exit(), StopRequested: n.s.stopping, Stop: n.version.Stop, Slack: n.s.Slack,
+		MigrationFollows: n.index < n.s.Plan.Last() && n.s.Plan.Versions[n.index+1].Migration != "",
+	}
+	if n.assert {
+		e.Start = n.version.Start
+	}
+	e.Last, e.Rate = n.watch.last()
+	if e.Last != nil {
+		e.Age = time.Since(e.Last.At)
+		e.Rose = n.first != nil && e.Last.Height > n.first.Height
+	}
+	if refusal, ok := sovereign.ParseRefusal(n.stderr.bytes()); ok {
+		e.Refusal = &refusal
+	}
+	n.evidence = e
+}
+
+// sweep ends what the last process left behind, before anything else may start.
+func (s *sequence) sweep() error {
+	limit := grace
+	if s.stopping && s.StopTimeout > 0 {
+		limit = min(limit, s.StopTimeout)
+	}
+	ended, err := s.Processes.Sweep(limit)
+	if err != nil {
+		return failf(CodeMismatch, "processes that the node left behind cannot be ended").because(err).
+			safe("nothing more was started").next("end them, and start again")
+	}
+	if ended > 0 {
+		s.Log.Warn("leftover processes ended", slog.Int("count", ended))
+	}
+	return nil
+}
+
+// startFailure is the end for a program that the kernel does not execute.
+func (s *sequence) startFailure(i int, what string, err error) error {
+	code := CodeNotExecutable
+	var start *StartError
+	if errors.As(err, &start) {
+		code = start.Code
+	}
+	return failf(code, "the %s of %s cannot be started", what, s.Plan.label(i)).because(err).
+		safe("nothing was started").next("mend the file and start again")
+}
