@@ -27,7 +27,7 @@ func (e Exit) Status() int {
 // String is for messages.
 func (e Exit) String() string {
 	if e.Signal != 0 {
-		return fmt.Sprintf("was killed by signal %d (%s)", int(e.Signal), e.Signal)
+		return "was killed by " + signalName(e.Signal)
 	}
 	return fmt.Sprintf("exited %d", e.Code)
 }

@@ -2,11 +2,14 @@ package sequencer
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Processes starts processes. Package reaper is the real one, through an adapter.
@@ -73,7 +76,8 @@ type Store interface {
 type Files interface {
 	// Check finds all that is wrong with the files of version i.
 	Check(plan *Plan, i int) Problems
-	// Digest gives the SHA-256, in hex, of a version's binary.
+	// Digest gives the SHA-256, in hex, of a version's binary. It is called from several goroutines, and quick at the
+	// second time.
 	Digest(binary string) (string, error)
 	// EmptyState reports whether the node that runs with this config would find no state, and where it looks for it.
 	EmptyState(config string) (dir string, empty bool)
@@ -326,7 +330,7 @@ func (s *sequence) note(sig syscall.Signal) {
 
 func (s *sequence) requestStop(sig syscall.Signal) {
 	if !s.stopping {
-		s.Log.Info("stop requested", slog.String("signal", sig.String()))
+		s.Log.Info("stop requested", slog.String("signal", signalName(sig)))
 	}
 	s.stopping = true
 }
@@ -334,4 +338,12 @@ func (s *sequence) requestStop(sig syscall.Signal) {
 // isStop lists the signals that mean: end, and start nothing more. They are the ones that a node shuts down on.
 func isStop(sig syscall.Signal) bool {
 	return sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
+}
+
+// signalName is the name as signal(7) has it, or the number of a real-time signal.
+func signalName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(sig))
 }

@@ -44,6 +44,8 @@ func (s *sequence) complete(i int, assert bool) (Proof, error) {
 				return "", s.failure(i, run, Decision{Action: Fail, Code: CodeEarlyExit, Reason: d.Reason + ", twice without progress"})
 			}
 			verified, assert = true, false
+			s.Log.Info("verifying the stop height", slog.Int("version", i), slog.Uint64("stop_height", s.Plan.Versions[i].Stop),
+				slog.String("detail", "the node is started once more: it refuses its stop height if that is reached, and runs on if not"))
 		case StartWithoutAssertion:
 			assert = false
 		case FinishPrevious:
@@ -227,10 +229,10 @@ func (n *nodeRun) signal(sig syscall.Signal) {
 
 func (n *nodeRun) forward(sig syscall.Signal) {
 	if err := n.process.Signal(sig); err != nil {
-		n.s.Log.Debug("signal not delivered", slog.String("signal", sig.String()), slog.String("reason", err.Error()))
+		n.s.Log.Debug("signal not delivered", slog.String("signal", signalName(sig)), slog.String("reason", err.Error()))
 		return
 	}
-	n.s.Log.Info("signal forwarded", slog.String("signal", sig.String()), slog.Int("version", n.index))
+	n.s.Log.Info("signal forwarded", slog.String("signal", signalName(sig)), slog.Int("version", n.index))
 }
 
 // reading looks at a height: is the state where the checkpoint says, and not past the stop height?
@@ -245,6 +247,7 @@ func (n *nodeRun) reading(r Reading) {
 			return
 		}
 		n.s.Log.Info("height known", slog.Int("version", n.index), slog.Uint64("height", r.Height))
+		n.readAhead()
 	}
 	if v.Stop > 0 && r.Height > v.Stop {
 		n.end(failf(CodeMismatch, "the node of %s ran past its stop height %d, to height %d", label, v.Stop, r.Height).
@@ -253,6 +256,20 @@ func (n *nodeRun) reading(r Reading) {
 		return
 	}
 	n.recordStarted(r.At)
+}
+
+// readAhead has the next version's binary read in the background, now that the node has its start-up behind it: at the
+// hand-over its digest is known and its pages are in memory.
+func (n *nodeRun) readAhead() {
+	if n.index == n.s.Plan.Last() {
+		return
+	}
+	binary, log := n.s.Plan.Versions[n.index+1].Binary, n.s.Log
+	go func() {
+		if _, err := n.s.Files.Digest(binary); err != nil {
+			log.Warn("next version unreadable", slog.Int("version", n.index+1), slog.String("error", err.Error()))
+		}
+	}()
 }
 
 // recordStarted notes, once, that the node has accepted its start height. A failure to write that does not stop a node

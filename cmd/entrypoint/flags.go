@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// envPrefix stands before a flag's name in the environment.
+const envPrefix = "ENTRYPOINT_"
+
+// flagSet is the flags of a command, with the environment as their second source.
+type flagSet struct {
+	*pflag.FlagSet
+	// fromEnv are the flags whose value came from the environment.
+	fromEnv map[string]bool
+	// acts are flags that ask for something to be done once, and so are not taken from the environment.
+	acts []string
+}
+
+// newFlags returns an empty set of flags for the command name.
+func newFlags(name string) *flagSet {
+	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.SetOutput(io.Discard) // errors are printed once, by usageError
+	return &flagSet{FlagSet: flags, fromEnv: map[string]bool{}}
+}
+
+// parse reads the arguments, and then the environment for each flag that was not among them.
+func (fs *flagSet) parse(args []string) error {
+	if err := fs.Parse(args); err != nil {
+		return err //nolint:wrapcheck // it says which flag
+	}
+	var problems []error
+	fs.VisitAll(func(f *pflag.Flag) {
+		name := envName(f.Name)
+		text, set := os.LookupEnv(name)
+		if f.Changed || !set || slices.Contains(fs.acts, f.Name) {
+			return
+		}
+		if err := fs.Set(f.Name, text); err != nil {
+			problems = append(problems, fmt.Errorf("environment variable %s=%q: %w", name, text, err))
+			return
+		}
+		fs.fromEnv[f.Name] = true
+	})
+	return errors.Join(problems...)
+}
+
+// given reports whether the flag was set, and not to its default by leaving it out.
+func (fs *flagSet) given(name string) bool { return fs.Lookup(name).Changed }
+
+func envName(flag string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// parseOrHelp parses for a command. done is true where the command has nothing more to do; code is then its exit code.
+func parseOrHelp(p program, flags *flagSet, usage string, args []string) (code int, done bool) {
+	err := flags.parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		fmt.Fprintf(p.stdout, "Usage:\n  %s\n\nFlags:\n%s", usage, flags.FlagUsages())
+		if flags.Name() == "run" {
+			fmt.Fprintf(p.stdout, "\n%s", exitCodes)
+		}
+		return 0, true
+	case err != nil:
+		return usageError(p, flags.Name(), err), true
+	}
+	return 0, false
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"rollup-entrypoint/internal/logwriter"
+	"rollup-entrypoint/reaper"
+	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/sovereign"
+)
+
+const runUsage = "entrypoint [run] -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS] [-- NODE ARGUMENTS]"
+
+// runFlags are the settings of run.
+type runFlags struct {
+	config, checkpoint string
+	noCheckpoint       bool
+	slack              uint64
+	stopTimeout        time.Duration
+	whenFinished       string
+}
+
+func (f *runFlags) register(flags *pflag.FlagSet) {
+	flags.StringVarP(&f.config, "config", "c", "", "JSON `FILE` that lists the versions")
+	flags.StringVarP(&f.checkpoint, "checkpoint-file", "f", "", "`FILE` on the volume that records where the sequence is; made if absent")
+	flags.BoolVar(&f.noCheckpoint, "no-checkpoint-file", false, "keep no record: every start begins at version 0")
+	flags.Uint64Var(&f.slack, "height-slack", 0, "count exit 0 up to `BLOCKS` below the stop height as complete, unproven, as sov-rollup-manager does; off unless given")
+	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "after a stop signal was passed on, kill the process after `DURATION` (0: never)")
+	flags.StringVar(&f.whenFinished, "when-finished", "exit", "what to do after the last version's stop height: `exit|wait`")
+}
+
+// check finds all that is wrong with the flags.
+func (f *runFlags) check(flags *flagSet) error {
+	var problems []error
+	// An image may set the one in its environment, and a user the other as a flag: the flag wins.
+	switch {
+	case f.noCheckpoint && flags.fromEnv["checkpoint-file"] && !flags.fromEnv["no-checkpoint-file"]:
+		f.checkpoint = ""
+	case f.checkpoint != "" && flags.fromEnv["no-checkpoint-file"] && !flags.fromEnv["checkpoint-file"]:
+		f.noCheckpoint = false
+	}
+	if f.config == "" {
+		problems = append(problems, errors.New("--config is missing: name the file that lists the versions"))
+	}
+	switch {
+	case f.checkpoint == "" && !f.noCheckpoint:
+		problems = append(problems, errors.New("--checkpoint-file is missing: name a file on the volume, or say --no-checkpoint-file"))
+	case f.checkpoint != "" && f.noCheckpoint:
+		problems = append(problems, errors.New("--checkpoint-file and --no-checkpoint-file cannot both be given"))
+	}
+	if f.whenFinished != "exit" && f.whenFinished != "wait" {
+		problems = append(problems, fmt.Errorf("--when-finished is %q, want exit or wait", f.whenFinished))
+	}
+	if f.stopTimeout < 0 {
+		problems = append(problems, fmt.Errorf("--stop-timeout is %s, want 0 or more", f.stopTimeout))
+	}
+	before := flags.Args()
+	if dash := flags.ArgsLenAtDash(); dash >= 0 {
+		before = before[:dash]
+	}
+	if len(before) > 0 {
+		problems = append(problems, fmt.Errorf("unexpected argument %q: arguments for the node stand after --", before[0]))
+	}
+	return errors.Join(problems...)
+}
+
+func runCommand(p program, args []string) int {
+	limitRuntime()
+	var f runFlags
+	flags := newFlags("run")
+	f.register(flags.FlagSet)
+	if code, done := parseOrHelp(p, flags, runUsage, args); done {
+		return code
+	}
+	if err := f.check(flags); err != nil {
+		return usageError(p, "run", err)
+	}
+	out := logwriter.New(p.stderr)
+	defer out.Flush(time.Second)
+	log := newLog(out, isTerminal(os.Stderr), slog.LevelInfo)
+	err := f.sequence(p, flags, out, log)
+	if err == nil {
+		return 0
+	}
+	return report(log, err)
+}
+
+// sequence builds everything that a run needs, and runs it.
+func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, log *slog.Logger) error {
+	plan, err := sequencer.LoadPlan(f.config)
+	if err != nil {
+		return err //nolint:wrapcheck // a Failure in its own words
+	}
+	for i, v := range plan.Versions {
+		log.Info("version configured", slog.Int("version", i), slog.String("name", v.Name), slog.String("binary", v.Binary),
+			slog.Uint64("start_height", v.Start), slog.Uint64("stop_height", v.Stop))
+	}
+	init, err := reaper.New(reaper.Options{Inbox: p.inbox, Log: log})
+	if err != nil {
+		return &sequencer.Failure{Code: sequencer.CodeMismatch, What: "this process cannot become an init", Err: err, Safe: "nothing was started"}
+	}
+	options := sequencer.Options{
+		Plan: plan, Files: &sequencer.Disk{}, Signals: p.inbox, Log: log, Stderr: out, NodeArgs: flags.Args(),
+		StopTimeout: f.stopTimeout, WaitWhenFinished: f.whenFinished == "wait", Heights: nodeHeights,
+	}
+	if flags.given("height-slack") {
+		options.Slack = &f.slack
+	}
+	processes := &processes{init: init}
+	options.Processes = processes
+	if !f.noCheckpoint {
+		store, err := openStore(p, f.checkpoint)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		options.Store, processes.lock = store, store.LockFile()
+	}
+	return sequencer.Run(options) //nolint:wrapcheck // a Failure in its own words
+}
+
+// nodeHeights gives the HTTP client for the node of a version.
+func nodeHeights(v sequencer.Version) (sequencer.HeightReader, error) {
+	cfg, err := sovereign.ReadConfig(v.Config)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the file
+	}
+	return sovereign.NewClient(cfg), nil
+}
+
+// report logs why a run failed, as its last line, and gives the exit code.
+func report(log *slog.Logger, err error) int {
+	code := sequencer.CodeMismatch
+	attrs := []any{}
+	var f *sequencer.Failure
+	if errors.As(err, &f) {
+		code = f.Code
+		if f.Stderr != "" {
+			attrs = append(attrs, slog.String("stderr", f.Stderr))
+		}
+	}
+	attrs = append(attrs, slog.Int("exit_code", code), slog.String("error", err.Error()))
+	log.Error("run failed", attrs...)
+	return code
+}
+
+// limitRuntime keeps our own memory small and flat: at the default a heap of one megabyte is only collected at four.
+// It is done here and not by variables, which the node would inherit. The environment wins.
+func limitRuntime() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(25)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(min(2, runtime.GOMAXPROCS(0)))
+	}
+}
+
+// lockWait is how long to wait for a lock whose owner has ended: its node dies with it, but not in the same instant.
+const lockWait = 5 * time.Second
+
+// openStore takes the lock of the checkpoint.
+func openStore(p program, path string) (*sequencer.FileStore, error) {
+	deadline := time.Now().Add(lockWait)
+	for {
+		store, err := sequencer.OpenFileStore(path)
+		if err == nil {
+			return store, nil
+		}
+		var held *sequencer.LockHeldError
+		isHeld := errors.As(err, &held)
+		if isHeld && held.HolderGone && time.Now().Before(deadline) {
+			select {
+			case <-time.After(50 * time.Millisecond):
+				continue
+			case sig := <-p.inbox.Signals():
+				err = fmt.Errorf("%w (gave up waiting at %s)", err, sig)
+			}
+		}
+		f := &sequencer.Failure{Code: sequencer.CodeCheckpointNotWritable, What: "the checkpoint cannot be used", Err: err, Safe: "nothing was started"}
+		f.Next = "name a file in a directory on the volume that this user can write"
+		if isHeld {
+			f.Next = "stop the other one first: two nodes on one volume destroy the state"
+		}
+		return nil, f
+	}
+}
+
+// processes lets the sequence use the init.
+type processes struct {
+	init *reaper.Reaper
+	// lock is inherited by everything that works on the state; nil without a checkpoint.
+	lock *os.File
+}
+
+// Start implements sequencer.Processes.
+func (ps *processes) Start(c sequencer.Command) (sequencer.Process, error) {
+	path, err := findCommand(c.Path)
+	if err != nil {
+		return nil, &sequencer.StartError{Code: reaper.ExitCodeForStartError(err), Err: err}
+	}
+	cmd := reaper.Command{Path: path, Args: append([]string{c.Path}, c.Args...), Stderr: c.Stderr}
+	if len(c.Env) > 0 {
+		cmd.Env = slices.Concat(os.Environ(), c.Env)
+	}
+	if ps.lock != nil {
+		cmd.ExtraFiles = []*os.File{ps.lock}
+	}
+	if os.Getpid() != 1 {
+		// As process 1 the kernel ends everything with us. Elsewhere this does: nobody outlives the entrypoint.
+		cmd.ParentDeathSignal = syscall.SIGKILL
+	}
+	child, err := ps.init.Start(cmd)
+	if err != nil {
+		return nil, &sequencer.StartError{Code: reaper.ExitCodeForStartError(err), Err: err}
+	}
+	return process{child}, nil
+}
+
+// Sweep implements sequencer.Processes.
+func (ps *processes) Sweep(grace time.Duration) (int, error) {
+	return ps.init.Sweep(grace) //nolint:wrapcheck // the sequence says what it was for
+}
+
+// process lets the sequence use a child.
+type process struct{ *reaper.Child }
+
+// Exit implements sequencer.Process.
+func (p process) Exit() sequencer.Exit {
+	e := p.Child.Exit()
+	return sequencer.Exit{Code: e.Code, Signal: e.Signal}
+}

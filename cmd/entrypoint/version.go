@@ -1,0 +1,17 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+)
+
+// version is set by the linker.
+var version = "development"
+
+func versionCommand(p program, args []string) int {
+	if len(args) > 0 {
+		return usageError(p, "", fmt.Errorf("version takes no argument, got %q", args[0]))
+	}
+	fmt.Fprintf(p.stdout, "entrypoint %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return 0
+}
