@@ -28,11 +28,19 @@ func (s *sequence) migrate() error {
 		return err
 	}
 	if exit.Status() != 0 {
+		if err := s.sweep(); err != nil {
+			return err
+		}
 		return s.migrationFailure(i, exit, stderr)
 	}
 	s.record.Phase, s.record.Started, s.record.MigrationCompleted = PhaseRunning, false, true
 	s.next = NextRun
-	return s.recordMigration(i)
+	// The record comes before the sweep: a kill in between must not have the migration run twice.
+	recorded, swept := s.recordMigration(i), s.sweep()
+	if recorded != nil {
+		return recorded
+	}
+	return swept
 }
 
 // beginMigration proves that the previous version is complete, and records that the migration begins.
@@ -107,7 +115,7 @@ func (s *sequence) runMigration(i int) (Exit, *tail, error) {
 	s.Log.Info("migration started", slog.Int("version", i), slog.String("migration", v.Migration), slog.Int("pid", process.Pid()))
 	s.awaitMigration(process)
 	s.Log.Info("migration finished", slog.Int("version", i), slog.String("exit", process.Exit().String()), slog.Duration("took", time.Since(began)))
-	return process.Exit(), stderr, s.sweep()
+	return process.Exit(), stderr, nil
 }
 
 func (s *sequence) awaitMigration(process Process) {

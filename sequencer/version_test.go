@@ -1,0 +1,462 @@
+package sequencer
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// oneVersion is v0 to 20 alone.
+func oneVersion(t *testing.T, acts ...act) *world {
+	w := newWorld(t, acts...)
+	w.plan.Versions = w.plan.Versions[:1]
+	return w
+}
+
+func TestRestartInMidVersionDoesNotAssertTheStartHeight(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1Later, reaches(30, 40)})
+		w.plan = twoVersions()
+		w.store.have = record(1, PhaseRunning, true)
+		require.NoError(t, w.run())
+	})
+}
+
+func TestStartHeightIsAssertedAgainUntilTheNodeToldAHeight(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1First, refusesStart(21, 30)}, act{v1Later, reaches(30, 40)})
+		w.plan = twoVersions()
+		w.store.have = record(1, PhaseRunning, false)
+		require.NoError(t, w.run())
+	})
+}
+
+func TestCompletionIsProvenByRefusalAfterARestart(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, refusesStop(20, 20)}, act{v1First, reaches(40)})
+		w.plan = twoVersions()
+		w.store.have = record(0, PhaseRunning, true)
+		require.NoError(t, w.run())
+		assert.Equal(t, ProofDurable, w.store.have.History[0].Proof)
+	})
+}
+
+func TestFastResyncWithoutAReadingIsVerified(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t, act{v0, exits(0)}, act{v0, refusesStop(20, 20)})
+		require.NoError(t, w.run())
+		assert.Equal(t, ProofDurable, w.store.have.History[0].Proof)
+	})
+}
+
+func TestEarlyExitIsVerifiedOnce(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t, act{v0, reaches(15)}, act{v0, reaches(15)})
+		f := w.fails(CodeEarlyExit)
+		assert.Contains(t, f.What, "twice without progress")
+		assert.Equal(t, 0, w.store.have.VersionIndex)
+		assert.Empty(t, w.store.have.History)
+	})
+}
+
+func TestProgressAllowsAnotherVerification(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t, act{v0, reaches(15)}, act{v0, reaches(15, 16)}, act{v0, reaches(16, 19)}, act{v0, reaches(20)})
+		require.NoError(t, w.run())
+	})
+}
+
+func TestExitFarBelowTheStopHeightFails(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t, act{v0, reaches(3)})
+		assert.Contains(t, w.fails(CodeEarlyExit).What, "before its stop height 20 (last height read: 3")
+	})
+}
+
+func TestExitWithoutStopHeightFails(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v2Later, reaches(50)})
+		w.store.have = record(2, PhaseRunning, true)
+		assert.Contains(t, w.fails(CodeEarlyExit).What, "no stop height")
+	})
+}
+
+// A replica that follows its leader to the stop height, becomes leader there and exits to be started again has a durable
+// state below it.
+func TestLeaderRestartAtTheStopHeightDoesNotMigrateBelowIt(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(1, 20)}, act{v0, reaches(17, 20)}, act{v0, refusesStop(20, 20)}, act{m1, exits(9)})
+		w.fails(9)
+		assert.Equal(t, ProofDurable, w.store.have.History[0].Proof)
+	})
+}
+
+func TestLeaderRestartAtTheStopHeightLetsThePreviousVersionFinish(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t,
+			act{v0, reaches(1, 20)},
+			act{v1First, refusesStart(21, 18)}, // durable 17
+			act{v0, reaches(17, 20)},
+			act{v1First, reaches(21, 40)})
+		w.plan = twoVersions()
+		require.NoError(t, w.run())
+		assert.Contains(t, w.events(), "previous version was not complete")
+		for i, c := range w.store.saved[1:] {
+			assert.GreaterOrEqual(t, c.VersionIndex, w.store.saved[i].VersionIndex, "the version never goes back")
+		}
+	})
+}
+
+func TestPreviousVersionIsLetRunOnOnlyAsLongAsItGetsOn(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1First, refusesStart(21, 18)}, act{v0, reaches(17, 20)}, act{v1First, refusesStart(21, 18)})
+		w.plan = twoVersions()
+		w.store.have = record(1, PhaseRunning, false)
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.Next, "below start_height 21")
+	})
+}
+
+func TestMigratedVersionNeverGoesBackToThePreviousOne(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1First, refusesStart(21, 1)})
+		w.store.have = record(1, PhaseRunning, false)
+		w.store.have.MigrationCompleted = true
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.What, "the state is at height 0")
+		assert.Contains(t, f.Next, "below start_height 21")
+	})
+}
+
+func TestStateBeyondTheVersionNamesItsOwnerAndTheCommand(t *testing.T) {
+	tests := []struct {
+		height uint64
+		says   []string
+	}{
+		{30, []string{"that height belongs to version 1", "entrypoint checkpoint set --version 1 --migrated"}},
+		{99, []string{"that height belongs to version 2", "entrypoint checkpoint set --version 2'"}},
+	}
+	for _, test := range tests {
+		t.Run(fmt.Sprint(test.height), func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := newWorld(t, act{v0, refusesStop(20, test.height)})
+				f := w.fails(CodeMismatch)
+				for _, text := range test.says {
+					assert.Contains(t, f.Error(), text)
+				}
+				assert.Contains(t, f.Stderr, "must be greater")
+			})
+		})
+	}
+	t.Run("beyond the plan", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, act{v0, refusesStop(20, 41)})
+			w.plan = twoVersions()
+			assert.Contains(t, w.fails(CodeMismatch).Error(), "no version in the plan makes that height")
+		})
+	})
+	t.Run("without a checkpoint file", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, act{v0, refusesStop(20, 30)})
+			w.store = nil
+			assert.Contains(t, w.fails(CodeMismatch).Next, "use a checkpoint file")
+		})
+	})
+}
+
+func TestExitCodesOfTheNodePass(t *testing.T) {
+	tests := map[string]struct {
+		exit Exit
+		code int
+	}{
+		"panic":          {Exit{Code: 101}, 101},
+		"one":            {Exit{Code: 1}, 1},
+		"killed":         {Exit{Signal: syscall.SIGKILL}, 137},
+		"segmentation":   {Exit{Signal: syscall.SIGSEGV}, 139},
+		"killed by TERM": {Exit{Signal: syscall.SIGTERM}, 143},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := oneVersion(t, act{v0, func(p *fakeProcess) {
+					p.at(5)
+					p.says("last words")
+					p.ends(test.exit)
+				}})
+				f := w.fails(test.code)
+				assert.Equal(t, "last words", f.Stderr)
+			})
+		})
+	}
+}
+
+func TestStopIsForwardedAndExitsZero(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
+		t.Run(signalName(sig), func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.acts = []act{{v0, func(p *fakeProcess) {
+					p.at(20) // at the stop height: asked is asked
+					w.signals <- sig
+					p.gets(sig)
+					time.Sleep(time.Minute)
+					p.exits(0)
+				}}}
+				require.NoError(t, w.run())
+				assert.Equal(t, 0, w.store.have.VersionIndex)
+				assert.Empty(t, w.store.have.History)
+			})
+		})
+	}
+}
+
+func TestStopThatComesWithTheExitCounts(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.plan = twoVersions()
+		w.acts = []act{{v0, func(p *fakeProcess) {
+			p.at(20)
+			w.signals <- syscall.SIGTERM
+			p.exits(0)
+		}}}
+		require.NoError(t, w.run())
+		assert.Equal(t, 0, w.store.have.VersionIndex)
+	})
+}
+
+func TestProvenCompletionIsRecordedEvenWhenAStopWasRequested(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.plan = twoVersions()
+		w.store.have = record(0, PhaseRunning, true)
+		w.acts = []act{{v0, then(w, syscall.SIGTERM, refusesStop(20, 20))}}
+		require.NoError(t, w.run())
+		assert.Equal(t, 1, w.store.have.VersionIndex)
+	})
+}
+
+func TestStopDuringAHandOverWriteStartsNothing(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(20)})
+		w.plan = twoVersions()
+		w.store.fail = func(n int) error {
+			if n == 2 { // the hand-over
+				w.signals <- syscall.SIGTERM
+			}
+			return nil
+		}
+		require.NoError(t, w.run())
+		assert.Equal(t, 1, w.store.have.VersionIndex)
+	})
+}
+
+func TestStopInsteadOfARestartIsNoFailure(t *testing.T) {
+	tests := map[string]func(*fakeProcess){
+		"in mid-version":  refusesStart(21, 30),
+		"below the start": refusesStart(21, 18),
+	}
+	for name, refuses := range tests {
+		t.Run(name, func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.plan = twoVersions()
+				w.store.have = record(1, PhaseRunning, false)
+				w.acts = []act{{v1First, then(w, syscall.SIGTERM, refuses)}}
+				require.NoError(t, w.run())
+			})
+		})
+	}
+}
+
+func TestNodeKilledByTheStopSignalIsTold(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.acts = []act{{v0, func(p *fakeProcess) {
+			w.signals <- syscall.SIGTERM
+			p.gets(syscall.SIGTERM)
+			p.ends(Exit{Signal: syscall.SIGTERM})
+		}}}
+		f := w.fails(143)
+		assert.Contains(t, f.What, "was asked to stop, and the node was killed by SIGTERM")
+	})
+}
+
+func TestStopTimeoutKillsTheGroup(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.options.StopTimeout = 25 * time.Second
+		var asked time.Time
+		w.acts = []act{{v0, func(p *fakeProcess) {
+			p.at(5)
+			asked = time.Now()
+			w.signals <- syscall.SIGTERM
+			p.gets(syscall.SIGTERM)
+			w.signals <- syscall.SIGTERM // does not buy more time
+			p.gets(syscall.SIGTERM)
+			p.gets(syscall.SIGKILL)
+			assert.Equal(t, 25*time.Second, time.Since(asked))
+			p.ends(Exit{Signal: syscall.SIGKILL})
+		}}}
+		w.fails(137)
+		assert.Equal(t, []time.Duration{grace}, w.sweeps)
+	})
+}
+
+func TestOverrunIsStoppedWithBothHeights(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.acts = []act{{v0, func(p *fakeProcess) {
+			p.at(19)
+			p.at(22)
+			p.gets(syscall.SIGTERM)
+			began := time.Now()
+			p.gets(syscall.SIGKILL)
+			assert.InDelta(t, grace.Seconds(), time.Since(began).Seconds(), 3)
+			p.ends(Exit{Signal: syscall.SIGKILL})
+		}}}
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.What, "past its stop height 20, to height 22")
+		assert.Equal(t, 0, w.store.have.VersionIndex)
+	})
+}
+
+func TestOverrunSeenAtTheExitFails(t *testing.T) {
+	d := Decide(Evidence{Stop: 20, Last: &Reading{Height: 21}})
+	assert.Equal(t, Fail, d.Action)
+	assert.Equal(t, CodeMismatch, d.Code)
+}
+
+func TestLaterStartBelowTheStartHeightIsStopped(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.store.have = record(2, PhaseRunning, true)
+		w.acts = []act{{v2Later, runsUntilStopped(39)}}
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.What, "starts at height 41, but its node is at height 39")
+	})
+}
+
+func TestStrangerOnThePortIsNotBelieved(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t, act{v0, reaches(20)}, act{v0, refusesStop(20, 20)})
+		w.stranger = true
+		require.NoError(t, w.run())
+		assert.Contains(t, w.events(), "its heights are not believed")
+		assert.Equal(t, ProofDurable, w.store.have.History[0].Proof)
+	})
+}
+
+func TestSilenceIsWarnedOfOnce(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t, act{v0, func(p *fakeProcess) {
+			time.Sleep(10 * silence)
+			p.at(20)
+			p.exits(0)
+		}})
+		require.NoError(t, w.run())
+		assert.Equal(t, 1, countEvents(w, "height unknown"))
+		assert.Equal(t, 1, countEvents(w, "height known again"))
+	})
+}
+
+func TestHeightSlackIsTakenLiterally(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		slack := uint64(5)
+		w := newWorld(t, act{v0, reaches(15)}, act{m1, exits(0)}, act{v1First, exits(4)})
+		w.options.Slack = &slack
+		w.fails(4)
+		assert.Equal(t, ProofSlack, w.store.have.History[0].Proof)
+	})
+}
+
+func TestNodeArgumentsAndEnvironmentBelongToTheVersion(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t)
+		w.plan.Versions[0].Args, w.plan.Versions[0].Env = []string{"--own"}, []string{"A=1"}
+		w.options.NodeArgs = []string{"--genesis-path", "g.json"}
+		w.acts = []act{{v0 + " --own --genesis-path g.json", func(p *fakeProcess) {
+			assert.Equal(t, []string{"A=1"}, p.command.Env)
+			p.exits(2)
+		}}}
+		w.fails(2)
+	})
+}
+
+func TestProgramThatCannotBeStartedEndsWithTheShellsCode(t *testing.T) {
+	for _, code := range []int{CodeNotExecutable, CodeNotFound} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.startError = &StartError{Code: code, Err: errors.New("exec format error")}
+				f := w.fails(code)
+				assert.Contains(t, f.Error(), "exec format error")
+			})
+		})
+	}
+}
+
+func TestNextVersionIsCheckedAgainBeforeTheHandOver(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.plan = twoVersions()
+		w.acts = []act{{v0, func(p *fakeProcess) {
+			w.files.problems = map[int]Problems{1: {"version 1: gone"}}
+			p.at(20)
+			p.exits(0)
+		}}}
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.Error(), "version 1: gone")
+		assert.Equal(t, 0, w.store.have.VersionIndex)
+	})
+}
+
+func TestUnreadableNextVersionIsNotHandedOverTo(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(20)})
+		w.plan = twoVersions()
+		w.files.digest = func(binary string) (string, error) {
+			if binary == "/v1" {
+				return "", errors.New("input/output error")
+			}
+			return "ok", nil
+		}
+		w.fails(CodeMismatch)
+		assert.Equal(t, 0, w.store.have.VersionIndex)
+		assert.Contains(t, w.events(), "next version unreadable")
+	})
+}
+
+func TestLeftoversAreEndedBeforeAnythingFollows(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(20)}, act{v1First, reaches(40)})
+		w.plan = twoVersions()
+		w.leftovers = 2
+		require.NoError(t, w.run())
+		assert.Len(t, w.sweeps, 2)
+		assert.Contains(t, w.events(), "leftover processes ended")
+	})
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(20)})
+		w.plan = twoVersions()
+		w.sweepError = errors.New("operation not permitted")
+		w.fails(CodeMismatch)
+	})
+}
+
+func TestUnwatchableVersionIsNotStarted(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := Options{
+			Plan: w.plan, Processes: w, Signals: w, Files: &w.files, Store: w.store, Log: nopLog(),
+			Heights: func(Version) (HeightReader, error) { return nil, errors.New("no port") },
+		}
+		var f *Failure
+		require.ErrorAs(t, Run(o), &f)
+		assert.Equal(t, CodeMismatch, f.Code)
+	})
+}
