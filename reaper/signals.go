@@ -1,0 +1,190 @@
+package reaper
+
+import (
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// lastSignal is the highest signal number of Linux, SIGRTMAX (signal(7)).
+const lastSignal = syscall.Signal(64)
+
+// notForwarded lists the signals that are not handed out, each with the reason. All others are.
+var notForwarded = []struct {
+	sig syscall.Signal
+	why string
+}{
+	{unix.SIGKILL, "it cannot be caught"},
+	{unix.SIGSTOP, "it cannot be caught"},
+	{unix.SIGCHLD, "it tells of the end of our own children"},
+	{unix.SIGPIPE, "it tells that the reader of our own output is gone"},
+	{unix.SIGTTIN, "it tells that we ourselves read the terminal from the background"},
+	{unix.SIGTTOU, "it tells that we ourselves wrote to the terminal from the background; caught, the write would be restarted for ever"},
+	{unix.SIGURG, "the Go scheduler preempts goroutines with it"},
+	{unix.SIGPROF, "the Go runtime keeps it for its profiler"},
+	{unix.SIGILL, "a fault of our own; the Go runtime does not let it be caught"},
+	{unix.SIGTRAP, "a fault of our own; the Go runtime does not let it be caught"},
+	{unix.SIGBUS, "a fault of our own; the Go runtime does not let it be caught"},
+	{unix.SIGFPE, "a fault of our own; the Go runtime does not let it be caught"},
+	{unix.SIGSEGV, "a fault of our own; the Go runtime does not let it be caught"},
+	{unix.SIGSTKFLT, "a fault of our own; the Go runtime does not let it be caught"},
+	{unix.SIGSYS, "a fault of our own; the Go runtime does not let it be caught"},
+	{32, "the C library cancels threads with it"},
+	{33, "the C library and the Go runtime change the ids of all threads with it"},
+	{34, "musl stops all threads with it; the Go runtime does not let it be caught"},
+}
+
+// Forwardable says whether sig is caught and handed out by an [Inbox]. If it is not, why is the reason, in words.
+func Forwardable(sig syscall.Signal) (ok bool, why string) {
+	if sig < 1 || sig > lastSignal {
+		return false, "there is no such signal"
+	}
+	for _, row := range notForwarded {
+		if row.sig == sig {
+			return false, row.why
+		}
+	}
+	return true, ""
+}
+
+// forwardable lists the signals that are caught and handed out.
+func forwardable() []os.Signal {
+	var list []os.Signal
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		// HUP or INT may be ignored from the start: by nohup(1), or by a shell for its background jobs. That is the
+		// wish of whoever started us, and it holds for our children too. To catch the signal would undo it.
+		if ok, _ := Forwardable(sig); ok && !signal.Ignored(sig) {
+			list = append(list, sig)
+		}
+	}
+	return list
+}
+
+// name returns the signal's name as signal(7) has it, such as SIGTERM, or "signal 37" for a real-time signal.
+func name(sig syscall.Signal) string {
+	if s := unix.SignalName(sig); s != "" {
+		return s
+	}
+	return "signal " + strconv.Itoa(int(sig))
+}
+
+// Inbox holds the signals that this process has received and nobody has taken yet. As with the kernel's own pending
+// signals each is in it once, however often it came; unlike them they stand in the order of their arrival. Nothing is
+// dropped, however long nobody looks.
+type Inbox struct {
+	caught   chan os.Signal
+	children chan os.Signal // SIGCHLD alone: a burst of dying orphans must not push a SIGTERM out of a full channel
+	out      chan syscall.Signal
+	ask      chan chan<- syscall.Signal
+	quit     chan struct{}
+	stopped  chan struct{}
+}
+
+// CatchSignals catches every signal that can be handed out, and SIGCHLD for the [Reaper]. Call it as the first
+// statement of main: what comes earlier has its default effect, which for process 1 is none and for others mostly
+// death. SIGPIPE is caught too, and dropped, so that a closed stderr does not kill us; it is not ignored, since children
+// would inherit that. A SIGHUP or SIGINT that was ignored when the process started stays so, for us and for children.
+// SIGTTIN, SIGTTOU and the fault signals keep what the Go runtime makes of them.
+func CatchSignals() *Inbox {
+	return catch(append(forwardable(), unix.SIGPIPE))
+}
+
+// catch returns an Inbox for the listed signals and SIGCHLD.
+func catch(list []os.Signal) *Inbox {
+	b := &Inbox{
+		// The relay below is always ready; the room is for bursts while the scheduler has not woken it yet.
+		caught:   make(chan os.Signal, 1024),
+		children: make(chan os.Signal, 1), // one is enough: each SIGCHLD makes us reap all there is
+		out:      make(chan syscall.Signal),
+		ask:      make(chan chan<- syscall.Signal),
+		quit:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+	}
+	signal.Notify(b.children, unix.SIGCHLD)
+	if len(list) > 0 {
+		signal.Notify(b.caught, list...)
+	}
+	go b.relay()
+	return b
+}
+
+// Signals returns the channel that hands out each caught signal, in order of arrival. A signal that comes again before
+// it was taken is handed out once. The channel is never closed.
+func (b *Inbox) Signals() <-chan syscall.Signal { return b.out }
+
+// TryTake takes the oldest signal without waiting for one. Every signal that the Go runtime has relayed before the call
+// is considered; ok is false if there is none.
+func (b *Inbox) TryTake() (sig syscall.Signal, ok bool) {
+	answer := make(chan syscall.Signal, 1)
+	select {
+	case b.ask <- answer:
+		sig = <-answer
+		return sig, sig != 0
+	case <-b.quit:
+		return 0, false
+	}
+}
+
+// Close stops catching, for tests: the signals have their default effect again, and what was not taken is forgotten.
+// It must be called once, after the Close of the Reaper that uses the Inbox.
+func (b *Inbox) Close() error {
+	signal.Stop(b.caught)
+	signal.Stop(b.children)
+	close(b.quit)
+	<-b.stopped
+	return nil
+}
+
+// relay takes over what was caught at once, so that the runtime never finds its channel full, and offers the oldest.
+func (b *Inbox) relay() {
+	defer close(b.stopped)
+	var waiting []syscall.Signal
+	for {
+		var out chan<- syscall.Signal // nil while nothing waits: a send on it is never chosen
+		var oldest syscall.Signal
+		if len(waiting) > 0 {
+			out, oldest = b.out, waiting[0]
+		}
+		select {
+		case sig := <-b.caught:
+			waiting = enqueue(waiting, sig)
+		case out <- oldest:
+			waiting = waiting[1:]
+		case answer := <-b.ask:
+			waiting = b.takeOver(waiting)
+			if len(waiting) == 0 {
+				answer <- 0
+				continue
+			}
+			answer <- waiting[0]
+			waiting = waiting[1:]
+		case <-b.quit:
+			return
+		}
+	}
+}
+
+// takeOver empties the runtime's channel into the queue.
+func (b *Inbox) takeOver(waiting []syscall.Signal) []syscall.Signal {
+	for {
+		select {
+		case sig := <-b.caught:
+			waiting = enqueue(waiting, sig)
+		default:
+			return waiting
+		}
+	}
+}
+
+// enqueue adds sig, unless it waits already or only had to be caught.
+func enqueue(waiting []syscall.Signal, caught os.Signal) []syscall.Signal {
+	sig, _ := caught.(syscall.Signal)
+	if ok, _ := Forwardable(sig); !ok || slices.Contains(waiting, sig) {
+		return waiting
+	}
+	return append(waiting, sig)
+}

@@ -1,0 +1,142 @@
+package reaper
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestStartGivesTheChildWhatItAsksFor(t *testing.T) {
+	r := newReaper(t, Options{})
+	dir := t.TempDir()
+	extra, err := os.CreateTemp(dir, "extra")
+	require.NoError(t, err)
+	defer extra.Close()
+	in, err := os.Open("/proc/self/stat")
+	require.NoError(t, err)
+	defer in.Close()
+	cmd := Command{
+		Path:       "/bin/sh",
+		Args:       []string{"my name", "-c", `read x; echo "$0|$1|$(pwd)|$KEY|$HOME|$x"; echo extra >&3`, "zero", "one"},
+		Env:        []string{"KEY=value"},
+		Dir:        dir,
+		Stdin:      in,
+		ExtraFiles: []*os.File{extra},
+	}
+	got := output(t, r, cmd)
+	require.True(t, strings.HasPrefix(got, "zero|one|"+dir+"|value||"+strconv.Itoa(os.Getpid())+" ("), got)
+	data, err := os.ReadFile(extra.Name())
+	require.NoError(t, err)
+	require.Equal(t, "extra\n", string(data))
+}
+
+func TestChildLeadsAGroupInOurSession(t *testing.T) {
+	r := newReaper(t, Options{})
+	c := start(t, r, Command{Path: "/bin/sleep", Args: []string{"sleep", "1000"}})
+	p, err := readProcess("/proc", c.Pid())
+	require.NoError(t, err)
+	self, err := readProcess("/proc", os.Getpid())
+	require.NoError(t, err)
+	require.Equal(t, c.Pid(), p.pgrp)
+	require.Equal(t, self.session, p.session)
+	require.NoError(t, c.Signal(unix.SIGKILL))
+}
+
+func TestNoDescriptorLeaks(t *testing.T) {
+	r := newReaper(t, Options{})
+	inherited := map[string]bool{"0": true, "1": true, "2": true, "3": true}
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		require.NoError(t, err)
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			inherited[e.Name()] = true // the test was started with it
+		}
+	}
+	open, err := os.CreateTemp(t.TempDir(), "open")
+	require.NoError(t, err)
+	defer open.Close()
+	c := start(t, r, pumped(shell("exec sleep 1000"), newBuffer())) // has a pipe
+	cmd := pumped(Command{Path: "/bin/ls", Args: []string{"ls", "-l", "/proc/self/fd"}}, newBuffer())
+	cmd.ExtraFiles = []*os.File{open}
+	for line := range strings.Lines(output(t, r, cmd)) {
+		fields := strings.Fields(line)
+		if len(fields) < 11 || strings.HasSuffix(fields[10], "/fd") { // what ls itself reads
+			continue
+		}
+		require.True(t, inherited[fields[8]], "leaked: %s", line)
+	}
+	require.NoError(t, c.Signal(unix.SIGKILL))
+}
+
+func TestStartErrorsInWords(t *testing.T) {
+	r := newReaper(t, Options{})
+	dir := t.TempDir()
+	write := func(name, content string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(content), mode))
+		return path
+	}
+	loader := elfWithLoader(t)
+	for _, test := range []struct {
+		about string
+		cmd   Command
+		words string
+		code  int
+		is    error
+	}{
+		{"missing", Command{Path: dir + "/none"}, dir + "/none: no such file", 127, fs.ErrNotExist},
+		{"missing, relative", Command{Path: "./none", Dir: dir}, "./none: no such file", 127, fs.ErrNotExist},
+		{"not executable", Command{Path: write("plain", "#!/bin/sh\n", 0o644)}, "permission denied", 126, fs.ErrPermission},
+		{"a directory", Command{Path: dir}, "it is a directory", 126, fs.ErrPermission},
+		{"no program", Command{Path: write("text", "hello\n", 0o755)}, "no #! line", 126, unix.ENOEXEC},
+		{"no interpreter", Command{Path: write("script", "#! /no/shell -e\n", 0o755)}, `"/no/shell", named in its #! line`, 126, fs.ErrNotExist},
+		{"no interpreter, relative", Command{Path: "./script", Dir: dir}, `"/no/shell"`, 126, fs.ErrNotExist},
+		{"no loader", Command{Path: write("elf", loader, 0o755)}, "dynamic loader", 126, fs.ErrNotExist},
+		{"no directory", Command{Path: "/bin/true", Dir: dir + "/none"}, "its working directory " + dir + "/none", 126, fs.ErrNotExist},
+		{"too long", shell(strings.Repeat("x", 1<<20)), "argument list too long", 126, unix.E2BIG},
+		{"not even a pipe", pumped(Command{Path: dir + "/none"}, newBuffer()), "no such file", 127, fs.ErrNotExist},
+	} {
+		t.Run(test.about, func(t *testing.T) {
+			_, err := r.Start(test.cmd)
+			require.ErrorContains(t, err, "cannot start "+test.cmd.Path+": ")
+			require.ErrorContains(t, err, test.words)
+			require.ErrorIs(t, err, test.is)
+			require.Equal(t, test.code, ExitCodeForStartError(fmt.Errorf("wrapped: %w", err)))
+		})
+	}
+	require.Equal(t, 127, ExitCodeForStartError(fmt.Errorf("not in PATH: %w", fs.ErrNotExist)))
+	require.Equal(t, 126, ExitCodeForStartError(errors.New("other")))
+	require.Equal(t, "cannot start x: other", explainStart(Command{Path: "x"}, errors.New("other")).Error())
+}
+
+// elfWithLoader returns a program whose dynamic loader does not exist.
+func elfWithLoader(t *testing.T) string {
+	data, err := os.ReadFile("/bin/sleep")
+	require.NoError(t, err)
+	at := strings.Index(string(data), "/ld-")
+	if at < 0 {
+		missing(t, "/bin/sleep is not dynamically linked")
+	}
+	return string(data[:at]) + "/no-" + string(data[at+4:])
+}
+
+func TestPipeThatCannotBeMadeIsAStartError(t *testing.T) {
+	var old unix.Rlimit
+	r := newReaper(t, Options{})
+	start(t, r, shell("exit"))
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}))
+	_, err := r.Start(pumped(shell("exit"), newBuffer()))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	require.ErrorContains(t, err, "too many open files")
+}

@@ -1,0 +1,108 @@
+package reaper
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// pumped returns cmd with its stderr going to w.
+func pumped(cmd Command, w io.Writer) Command {
+	cmd.Stderr = w
+	return cmd
+}
+
+func TestStderrIsCompleteWhenDone(t *testing.T) {
+	r := newReaper(t, Options{})
+	for range 100 {
+		b := newBuffer()
+		exitOf(t, start(t, r, pumped(shell("echo first >&2; echo last >&2"), b)))
+		require.Equal(t, "first\nlast\n", b.String())
+	}
+	b := newBuffer()
+	exitOf(t, start(t, r, pumped(shell("head -c 3000000 /dev/zero >&2"), b)))
+	require.Len(t, b.String(), 3000000)
+}
+
+func TestStderrFileIsHandedOver(t *testing.T) {
+	r := newReaper(t, Options{})
+	f, err := os.CreateTemp(t.TempDir(), "err")
+	require.NoError(t, err)
+	defer f.Close()
+	cmd := shell("readlink /proc/self/fd/2")
+	cmd.Stderr = f
+	require.Equal(t, f.Name()+"\n", output(t, r, cmd))
+}
+
+func TestGrandchildThatHoldsStderrDoesNotDelayDone(t *testing.T) {
+	r := newReaper(t, Options{})
+	b := newBuffer()
+	gate, open, err := os.Pipe()
+	require.NoError(t, err)
+	cmd := pumped(shell("{ read x; echo later >&2; exec sleep 1000; } <&3 & echo now >&2"), b)
+	cmd.ExtraFiles = []*os.File{gate}
+	exitOf(t, start(t, r, cmd))
+	require.Equal(t, "now\n", b.String())
+	require.NoError(t, gate.Close())
+	require.NoError(t, open.Close()) // now the grandchild goes on, and is still heard
+	b.awaitText(t, "later")
+}
+
+func TestChattyGrandchildDoesNotDelayDone(t *testing.T) {
+	r := newReaper(t, Options{})
+	b := newBuffer()
+	c := start(t, r, pumped(shell("yes >&2 & echo mine >&2"), b))
+	exitOf(t, c)
+	require.Contains(t, b.String(), "mine\n")
+}
+
+func TestStderrClosedEarly(t *testing.T) {
+	r := newReaper(t, Options{})
+	b := newBuffer()
+	cmd := pumped(shell("echo bye >&2; exec 2>&-; read x"), b)
+	in, gate, err := os.Pipe()
+	require.NoError(t, err)
+	defer in.Close()
+	cmd.Stdin = in
+	c := start(t, r, cmd)
+	await(t, c.pump.drained, "the end of the pipe")
+	require.NoError(t, gate.Close())
+	require.Equal(t, Exit{Code: 1}, exitOf(t, c))
+	require.Equal(t, "bye\n", b.String())
+}
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, errors.New("disk full") }
+
+func TestFailingWriterDoesNotHoldUpTheChild(t *testing.T) {
+	r := newReaper(t, Options{})
+	c := start(t, r, pumped(shell("head -c 1000000 /dev/zero >&2; exit 5"), failing{}))
+	require.Equal(t, Exit{Code: 5}, exitOf(t, c))
+}
+
+func TestCloseEndsThePumps(t *testing.T) {
+	r, err := New(Options{})
+	require.NoError(t, err)
+	c := start(t, r, pumped(shell("exec sleep 1000"), newBuffer()))
+	require.NoError(t, r.Close())
+	await(t, c.pump.drained, "the pump's end")
+	require.NoError(t, unix.Kill(c.Pid(), unix.SIGKILL))
+	_, err = unix.Wait4(c.Pid(), nil, 0, nil)
+	require.NoError(t, err)
+}
+
+func TestPumpsAreForgotten(t *testing.T) {
+	r := newReaper(t, Options{})
+	exitOf(t, start(t, r, pumped(shell("echo x >&2"), &strings.Builder{})))
+	eventually(t, "no pump is left", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.pumps) == 0
+	})
+}
