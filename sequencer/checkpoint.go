@@ -105,15 +105,9 @@ func ParseCheckpoint(text []byte) (Checkpoint, error) {
 	if err := wholeText(text); err != nil {
 		return Checkpoint{}, err
 	}
-	// Pointers tell an absent key from a zero.
-	var file struct {
-		VersionIndex *int    `json:"version_index"`
-		BinaryPath   *string `json:"binary_path"`
-		checkpointRest
-	}
 	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&file); err != nil {
+	var whole json.RawMessage
+	if err := dec.Decode(&whole); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return Checkpoint{}, errors.New("the file is torn: it ends in the middle of the JSON text")
 		}
@@ -122,26 +116,56 @@ func ParseCheckpoint(text []byte) (Checkpoint, error) {
 	if rest := bytes.TrimSpace(text[dec.InputOffset():]); len(rest) > 0 {
 		return Checkpoint{}, fmt.Errorf("the file goes on after the checkpoint: %.20q", rest)
 	}
-	if file.VersionIndex == nil || file.BinaryPath == nil {
-		return Checkpoint{}, errors.New(`the file is no checkpoint: "version_index" or "binary_path" is missing`)
+	if err := checkKeys(text, whole); err != nil {
+		return Checkpoint{}, fmt.Errorf("the file is no checkpoint: %w", err)
 	}
-	rest := file.checkpointRest
-	c := Checkpoint{
-		VersionIndex: *file.VersionIndex, BinaryPath: *file.BinaryPath,
-		MigrationCompleted: rest.MigrationCompleted, Phase: rest.Phase, Started: rest.Started,
-		BinarySHA256: rest.BinarySHA256, History: rest.History, UpdatedAt: rest.UpdatedAt,
+	var c Checkpoint
+	if err := json.Unmarshal(whole, &c); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return Checkpoint{}, fmt.Errorf("the file is no checkpoint: %s has the wrong type: %s", wrong.Field, wrong.Value)
+		}
+		return Checkpoint{}, fmt.Errorf("the file is no checkpoint: %w", err)
 	}
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return Checkpoint{}, err
+	}
+	return c, nil
 }
 
-// checkpointRest are the keys that may be absent.
-type checkpointRest struct {
-	MigrationCompleted bool        `json:"migration_completed"`
-	Phase              Phase       `json:"phase"`
-	Started            bool        `json:"started"`
-	BinarySHA256       string      `json:"binary_sha256"`
-	History            []Completed `json:"history"`
-	UpdatedAt          time.Time   `json:"updated_at"`
+var (
+	checkpointKeys = []string{
+		"version_index", "binary_path", "migration_completed", "phase", "started", "binary_sha256", "history", "updated_at",
+	}
+	completedKeys = []string{
+		"version_index", "name", "binary_path", "binary_sha256", "stop_height", "proof", "completed_at",
+	}
+)
+
+// checkKeys finds keys that are missing or unknown, and those that stand twice, of which the JSON decoder would take
+// the last one.
+func checkKeys(text []byte, whole json.RawMessage) error {
+	if kind(whole) != "object" {
+		return fmt.Errorf("it is %s, want an object", aKind(whole))
+	}
+	r := &planReader{text: text}
+	fields := r.object(value{whole, bytes.IndexByte(text, '{')}, "the checkpoint", checkpointKeys)
+	if history := fields["history"]; kind(history.raw) == "list" {
+		for _, v := range r.elements(history) {
+			if kind(v.raw) == "object" {
+				r.object(v, "history", completedKeys)
+			}
+		}
+	}
+	if len(r.problems) > 0 {
+		return r.problems
+	}
+	for _, key := range checkpointKeys[:2] {
+		if k := kind(fields[key].raw); k == "nothing" || k == "null" {
+			return fmt.Errorf("%q is missing", key)
+		}
+	}
+	return nil
 }
 
 // wholeText finds what a power cut leaves of a file that was not written atomically.

@@ -105,7 +105,7 @@ func heightProblems(versions []entry) Problems {
 		if first && v.Migration != "" {
 			add(i, "migration_path is set, but there is no version before the first from which to migrate: remove it")
 		}
-		if first || !v.hasStart || !versions[i-1].hasStop {
+		if first || !v.hasStart || !versions[i-1].hasStop || versions[i-1].Stop == math.MaxUint64 {
 			continue
 		}
 		if want := versions[i-1].Stop + 1; v.Start != want {

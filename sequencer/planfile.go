@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // entry is a version while its config is read.
@@ -65,14 +66,19 @@ type value struct {
 	at  int
 }
 
+// problem reports what is wrong at a byte of the file, with line and column as an editor counts them.
 func (r *planReader) problem(at int, format string, args ...any) {
 	line := 1 + bytes.Count(r.text[:at], []byte("\n"))
-	column := at - bytes.LastIndexByte(r.text[:at], '\n')
+	column := 1 + utf8.RuneCount(r.text[bytes.LastIndexByte(r.text[:at], '\n')+1:at])
 	r.problems = append(r.problems, fmt.Sprintf("line %d, column %d: %s", line, column, fmt.Sprintf(format, args...)))
 }
 
 // file reads the whole text. It returns what could be read; what could not is in problems.
 func (r *planReader) file() []entry {
+	if at := invalidUTF8(r.text); at >= 0 {
+		r.problem(at, "not valid JSON: the byte 0x%02x is not UTF-8", r.text[at])
+		return nil
+	}
 	var whole json.RawMessage
 	dec := json.NewDecoder(bytes.NewReader(r.text))
 	if err := dec.Decode(&whole); err != nil {
@@ -80,7 +86,7 @@ func (r *planReader) file() []entry {
 		return nil
 	}
 	if rest := bytes.TrimSpace(r.text[dec.InputOffset():]); len(rest) > 0 {
-		r.problem(int(dec.InputOffset()), "the config goes on after its end: %.20q", rest)
+		r.problem(bytes.LastIndex(r.text, rest), "the config goes on after its end: %.20q", rest)
 		return nil
 	}
 	top := value{whole, int(dec.InputOffset()) - len(whole)}
@@ -94,7 +100,7 @@ func (r *planReader) file() []entry {
 		top = list
 	}
 	if kind(top.raw) != "list" {
-		r.problem(top.at, `the config is a %s, want a list of versions or {"versions": [...]}`, kind(top.raw))
+		r.problem(top.at, `the config is %s, want a list of versions or {"versions": [...]}`, aKind(top.raw))
 		return nil
 	}
 	return r.versions(top)
@@ -146,7 +152,7 @@ func (r *planReader) version(i int, v value) entry {
 	e := entry{failed: map[string]bool{}}
 	e.Name, e.OnInterrupted = defaultName(i), Rerun
 	if kind(v.raw) != "object" {
-		r.problem(v.at, "version %d is a %s, want an object", i, kind(v.raw))
+		r.problem(v.at, "version %d is %s, want an object", i, aKind(v.raw))
 		// One problem is enough: do not report its heights as missing too.
 		e.failed[keyStart], e.failed[keyStop] = true, true
 		return e
@@ -179,21 +185,8 @@ func (f versionFields) read(i int) {
 	e.Migration = f.path(i, keyMigration)
 	e.hasStart = f.decode(i, keyStart, &e.Start, "a whole number of blocks")
 	e.hasStop = f.decode(i, keyStop, &e.Stop, "a whole number of blocks")
-	f.decode(i, keyArgs, &e.Args, "a list of strings")
-	var env map[string]string
-	f.decode(i, keyEnv, &env, "an object of strings")
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(env[name], 0) {
-			f.r.problem(f.fields[keyEnv].at, "%s: env: %q cannot be set in an environment", label(i, e.Name), name)
-			continue
-		}
-		e.Env = append(e.Env, name+"="+env[name])
-	}
-	for _, arg := range e.Args {
-		if strings.ContainsRune(arg, 0) {
-			f.r.problem(f.fields[keyArgs].at, "%s: args: %q has a NUL byte", label(i, e.Name), arg)
-		}
-	}
+	e.Args = f.args(i)
+	e.Env = f.env(i)
 	switch policy := OnInterrupted(f.text(i, keyInterrupted)); policy {
 	case "":
 	case Rerun, Halt:
@@ -201,6 +194,64 @@ func (f versionFields) read(i int) {
 	default:
 		f.r.problem(f.fields[keyInterrupted].at, "%s: %s is %q, want %q or %q", label(i, e.Name), keyInterrupted, policy, Rerun, Halt)
 	}
+}
+
+// args reads the list of arguments.
+func (f versionFields) args(i int) []string {
+	list, there := f.list(i, keyArgs, "list", "a list of strings")
+	if !there {
+		return nil
+	}
+	var args []string
+	for n, v := range f.r.elements(list) {
+		args = append(args, f.word(v, fmt.Sprintf("%s: args: number %d", label(i, f.entry.Name), n+1)))
+	}
+	return args
+}
+
+// env reads the environment, sorted by name.
+func (f versionFields) env(i int) []string {
+	object, there := f.list(i, keyEnv, "object", "an object of strings")
+	if !there {
+		return nil
+	}
+	what := label(i, f.entry.Name) + ": env"
+	values := f.r.object(object, what, nil)
+	var env []string
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			f.r.problem(values[name].at, "%s: %q cannot be set in an environment", what, name)
+			continue
+		}
+		env = append(env, name+"="+f.word(values[name], fmt.Sprintf("%s: %q", what, name)))
+	}
+	return env
+}
+
+// list gives the value of key where it is there and of the wanted kind. Like word, it never quotes what it finds,
+// because that may be a secret.
+func (f versionFields) list(i int, key, wanted, want string) (value, bool) {
+	v, there := f.fields[key]
+	if !there || kind(v.raw) == "null" {
+		return value{}, false
+	}
+	if kind(v.raw) != wanted {
+		f.r.problem(v.at, "%s: %s is %s, want %s", label(i, f.entry.Name), key, aKind(v.raw), want)
+		return value{}, false
+	}
+	return v, true
+}
+
+// word reads one string of a list or an object, which can be passed to a process.
+func (f versionFields) word(v value, what string) string {
+	var s string
+	switch {
+	case kind(v.raw) != "string" || json.Unmarshal(v.raw, &s) != nil:
+		f.r.problem(v.at, "%s is %s, want a string", what, aKind(v.raw))
+	case strings.ContainsRune(s, 0):
+		f.r.problem(v.at, "%s has a NUL byte", what)
+	}
+	return s
 }
 
 // decode reads the value of key into target and reports whether it is there and good. null counts as absent, as in
@@ -211,7 +262,8 @@ func (f versionFields) decode(i int, key string, target any, want string) bool {
 		return false
 	}
 	if err := json.Unmarshal(v.raw, target); err != nil {
-		f.r.problem(v.at, "%s: %s is %.40s, want %s", label(i, f.entry.Name), key, v.raw, want)
+		text := strings.Join(strings.Fields(string(v.raw)), " ") // on one line
+		f.r.problem(v.at, "%s: %s is %.40s, want %s", label(i, f.entry.Name), key, text, want)
 		f.entry.failed[key] = true
 		return false
 	}
@@ -239,21 +291,22 @@ func (f versionFields) path(i int, key string) string {
 	return s
 }
 
-// object splits an object into its fields, and reports unknown and repeated keys.
+// object splits an object into its fields, and reports repeated keys and, where known is not nil, unknown ones.
 func (r *planReader) object(v value, what string, known []string) map[string]value {
 	fields := map[string]value{}
 	dec := json.NewDecoder(bytes.NewReader(v.raw))
 	_, _ = dec.Token() // the brace: v was decoded as an object before
 	for dec.More() {
+		at := int(dec.InputOffset())
+		at += v.at + bytes.IndexByte(v.raw[at:], '"') // after a comma and white space
 		token, _ := dec.Token()
 		key, _ := token.(string)
-		at := v.at + int(dec.InputOffset()) - len(key) - 2
 		field := r.next(dec, v.at)
 		if _, twice := fields[key]; twice {
-			r.problem(max(at, v.at), "%s: key %q stands twice", what, key)
+			r.problem(at, "%s: key %q stands twice", what, key)
 		}
-		if !slices.Contains(known, key) {
-			r.problem(max(at, v.at), "%s: unknown key %q%s", what, key, suggest(key, known))
+		if known != nil && !slices.Contains(known, key) {
+			r.problem(at, "%s: unknown key %q%s", what, key, suggest(key, known))
 		}
 		fields[key] = field
 	}
@@ -275,6 +328,27 @@ func (r *planReader) next(dec *json.Decoder, base int) value {
 	var raw json.RawMessage
 	_ = dec.Decode(&raw)
 	return value{raw, base + int(dec.InputOffset()) - len(raw)}
+}
+
+// invalidUTF8 is where the first byte stands that is not UTF-8, -1 for none. The JSON decoder would replace it, and a
+// path would name another file.
+func invalidUTF8(text []byte) int {
+	for at := 0; at < len(text); {
+		r, size := utf8.DecodeRune(text[at:])
+		if r == utf8.RuneError && size == 1 {
+			return at
+		}
+		at += size
+	}
+	return -1
+}
+
+// aKind is kind with its article.
+func aKind(raw json.RawMessage) string {
+	if kind(raw) == "object" {
+		return "an object"
+	}
+	return "a " + kind(raw)
 }
 
 // kind names the type of a JSON value in words.

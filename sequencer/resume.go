@@ -64,7 +64,7 @@ func (at Position) inVersion(plan *Plan, v Version) (Position, error) {
 	case record.Phase == PhaseRunning:
 		return Position{}, failf(CodeMismatch, "%s has a migration in %s, but it was started without one", plan.label(i), plan.File).
 			safe("nothing was started").
-			next("remove migration_path, or, if the state is migrated, say so with 'entrypoint checkpoint set --version %d --migrated'", i)
+			next("remove migration_path, or, if the state is migrated, say so with 'entrypoint checkpoint set --version %d --migrated', or, to run it now, say 'entrypoint checkpoint set --version %d'", i, i)
 	case !record.Started:
 		at.Next = NextMigrate
 		return at, nil

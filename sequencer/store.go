@@ -1,6 +1,7 @@
 package sequencer
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,9 +61,7 @@ type holder struct {
 // The lock is flock(2) on "<path>.lock": it belongs to the open file, so it is held until the last process that
 // inherited the descriptor has ended, and the kernel releases it after a crash or a power cut.
 func OpenFileStore(path string) (*FileStore, error) {
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		path = resolved
-	}
+	path = resolveLinks(path)
 	name := path + ".lock"
 	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -82,6 +81,28 @@ func OpenFileStore(path string) (*FileStore, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// resolveLinks follows symbolic links, also where the file at their end does not exist yet. It goes through ".." as the
+// kernel does, and not by the letters of the path.
+func resolveLinks(path string) string {
+	for range 40 { // as many as the kernel follows
+		dir, name := filepath.Split(path)
+		dir, err := filepath.EvalSymlinks(cmp.Or(dir, "."))
+		if err != nil {
+			return path
+		}
+		path = filepath.Join(dir, name)
+		target, err := os.Readlink(path)
+		if err != nil {
+			return path
+		}
+		if !filepath.IsAbs(target) {
+			target = dir + "/" + target
+		}
+		path = target
+	}
+	return path
 }
 
 // readHolder reads who wrote the lock file. The pid means something only on the same host (or in the same container).
@@ -117,15 +138,15 @@ func (s *FileStore) writeHolder() error {
 
 // removeLeftovers removes temporary files of writes that a kill interrupted. Under the lock nobody else writes any.
 func (s *FileStore) removeLeftovers() {
-	old, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), "."+globQuote(filepath.Base(s.path))+"[0-9]*"))
-	for _, name := range old {
-		_ = os.Remove(name) // a file that stays is only clutter
+	dir := filepath.Dir(s.path)
+	files, _ := os.ReadDir(dir)
+	for _, file := range files {
+		number, ours := strings.CutPrefix(file.Name(), "."+filepath.Base(s.path))
+		if ours && number != "" && strings.Trim(number, "0123456789") == "" && file.Type().IsRegular() {
+			_ = os.Remove(filepath.Join(dir, file.Name())) // a file that stays is only clutter
+		}
 	}
 }
-
-var globSpecial = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
-
-func globQuote(name string) string { return globSpecial.Replace(name) }
 
 // Path is the checkpoint file.
 func (s *FileStore) Path() string { return s.path }

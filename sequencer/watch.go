@@ -136,6 +136,7 @@ func (w *watch) pause() time.Duration {
 	case rate == 0:
 		return pollDefault
 	}
-	left := float64(w.stop-last.Height) / rate
-	return min(max(time.Duration(left/10*float64(time.Second)), pollFast), pollSlow)
+	// Bounded before it becomes a Duration: the time to a stop height that is far away does not fit into one.
+	tenth := float64(w.stop-last.Height) / rate / 10
+	return max(time.Duration(min(tenth, pollSlow.Seconds())*float64(time.Second)), pollFast)
 }

@@ -38,7 +38,6 @@ func (f *execFlags) register(flags *pflag.FlagSet) {
 
 // execCommand runs one command under the init.
 func execCommand(p program, args []string) int {
-	limitRuntime()
 	var f execFlags
 	flags := newFlags("exec")
 	flags.SetInterspersed(false) // what follows the command is the command's
@@ -53,6 +52,7 @@ func execCommand(p program, args []string) int {
 	if err != nil {
 		return usageError(p, "exec", err)
 	}
+	limitRuntime()
 	level := slog.LevelWarn - slog.Level(4*min(f.verbose, 2))
 	log := newLog(p.stderr, isTerminal(os.Stderr), level)
 	code, err := execute(p, log, flags.Args(), options, death)

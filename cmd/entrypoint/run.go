@@ -75,7 +75,6 @@ func (f *runFlags) check(flags *flagSet) error {
 }
 
 func runCommand(p program, args []string) int {
-	limitRuntime()
 	var f runFlags
 	flags := newFlags("run")
 	f.register(flags.FlagSet)
@@ -85,6 +84,7 @@ func runCommand(p program, args []string) int {
 	if err := f.check(flags); err != nil {
 		return usageError(p, "run", err)
 	}
+	limitRuntime()
 	out := logwriter.New(p.stderr)
 	defer out.Flush(time.Second)
 	log := newLog(out, isTerminal(os.Stderr), slog.LevelInfo)
@@ -120,6 +120,10 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 	options.Processes = processes
 	if !f.noCheckpoint {
 		store, err := openStore(p, f.checkpoint)
+		if errors.Is(err, errStopped) {
+			log.Info("stopped", slog.String("reason", err.Error()))
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -154,19 +158,32 @@ func report(log *slog.Logger, err error) int {
 	return code
 }
 
-// limitRuntime keeps our own memory small and flat: at the default a heap of one megabyte is only collected at four.
-// It is done here and not by variables, which the node would inherit. The environment wins.
+// releaseEvery is how often memory that is free is given back to the system. It costs about half a millisecond.
+const releaseEvery = time.Minute
+
+// limitRuntime keeps our own memory small and flat: at the default a heap of one megabyte is only collected at four, and
+// what the preparations once took would stay with us for as long as the node runs. It is done here and not by variables,
+// which the node would inherit. The environment wins.
 func limitRuntime() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(25)
-	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(min(2, runtime.GOMAXPROCS(0)))
 	}
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	debug.SetGCPercent(25)
+	go func() {
+		for range time.Tick(releaseEvery) {
+			debug.FreeOSMemory()
+		}
+	}()
 }
 
 // lockWait is how long to wait for a lock whose owner has ended: its node dies with it, but not in the same instant.
 const lockWait = 5 * time.Second
+
+// errStopped: a stop signal came before there was anything to stop.
+var errStopped = errors.New("a stop signal was received while the lock of an ended entrypoint was awaited")
 
 // openStore takes the lock of the checkpoint.
 func openStore(p program, path string) (*sequencer.FileStore, error) {
@@ -181,10 +198,13 @@ func openStore(p program, path string) (*sequencer.FileStore, error) {
 		if isHeld && held.HolderGone && time.Now().Before(deadline) {
 			select {
 			case <-time.After(50 * time.Millisecond):
-				continue
 			case sig := <-p.inbox.Signals():
-				err = fmt.Errorf("%w (gave up waiting at %s)", err, sig)
+				// Any other signal is for a node, and there is none.
+				if slices.Contains([]syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}, sig) {
+					return nil, errStopped
+				}
 			}
+			continue
 		}
 		f := &sequencer.Failure{Code: sequencer.CodeCheckpointNotWritable, What: "the checkpoint cannot be used", Err: err, Safe: "nothing was started"}
 		f.Next = "name a file in a directory on the volume that this user can write"

@@ -19,6 +19,8 @@ const (
 	queueSize = 1 << 20
 	// stuckAfter is how long the reader may take nothing before it counts as stuck.
 	stuckAfter = 5 * time.Second
+	// piece is how many bytes are passed on at a time, so that a reader that takes a little counts as alive.
+	piece = 4 << 10
 )
 
 // Writer queues what is written to it and passes it on from a goroutine of its own. Use New.
@@ -93,9 +95,8 @@ func (w *Writer) awaitMove(limit time.Duration) bool {
 	}
 }
 
-// run passes the queue on, piece by piece, so that a reader that takes a little counts as alive.
+// run passes the queue on, piece by piece.
 func (w *Writer) run() {
-	const piece = 4 << 10
 	for range w.wake {
 		for {
 			w.mu.Lock()

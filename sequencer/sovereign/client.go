@@ -17,6 +17,8 @@ const (
 	queryTimeout = time.Second
 	// answerLimit bounds, in bytes, what is read of an answer. A real one has about 50.
 	answerLimit = 64 << 10
+	// bufferSize is that of a connection's buffers, in bytes.
+	bufferSize = 1 << 10
 
 	heightsRoute = "/modules/chain-state/state/current-heights/"
 )
@@ -48,6 +50,9 @@ func NewClient(cfg Config) *Client {
 				DisableKeepAlives:      true,
 				DisableCompression:     true,
 				MaxResponseHeaderBytes: answerLimit,
+				// An answer is tiny and comes for days on end: the default of 4 kB each would be most of our garbage.
+				ReadBufferSize:  bufferSize,
+				WriteBufferSize: bufferSize,
 			},
 			// Whoever redirects is not the node.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

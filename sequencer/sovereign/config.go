@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
@@ -56,7 +58,8 @@ func ParseConfig(text string) (Config, error) {
 	if _, err := toml.Decode(text, &file); err != nil {
 		var parse toml.ParseError
 		if errors.As(err, &parse) {
-			return Config{}, fmt.Errorf("line %d, column %d: not valid TOML: %s", parse.Position.Line, parse.Position.Col, parse.Message)
+			line, column := position(text, parse.Position.Start)
+			return Config{}, fmt.Errorf("line %d, column %d: not valid TOML: %s", line, column, parse.Message)
 		}
 		return Config{}, fmt.Errorf("not a node config: %w", err)
 	}
@@ -77,13 +80,21 @@ func ParseConfig(text string) (Config, error) {
 	return cfg, nil
 }
 
+// position gives the line and column of a byte of text, as an editor counts them. Those of the TOML library are off at
+// the start and the end of a line.
+func position(text string, start int) (line, column int) {
+	text = strings.TrimPrefix(text, "\uFEFF") // which the library does not count
+	before := text[:max(0, min(start, len(text)))]
+	return 1 + strings.Count(before, "\n"), 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
+}
+
 // askHost turns the address on which the node listens into one on which it can be asked.
 func askHost(bind *string) (string, error) {
 	if bind == nil || *bind == "" || *bind == "localhost" {
 		return "127.0.0.1", nil
 	}
 	addr, err := netip.ParseAddr(*bind)
-	if err != nil {
+	if err != nil || addr.Zone() != "" {
 		return "", fmt.Errorf("runner.http_config.bind_host is %q, want an IP address", *bind)
 	}
 	if !addr.IsUnspecified() {

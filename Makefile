@@ -1,0 +1,79 @@
+# Needed: Go and make. 'make lint' also needs golangci-lint ('make tools' installs it), 'make race' a C compiler.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+DIR ?=
+FUZZTIME ?= 10s
+# TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
+TESTFLAGS ?=
+
+# How the program is built. The guards read these three lines, so they judge what is shipped.
+# nethttpomithttp2 leaves out 570 kB. -buildvcs=false: VERSION says it, and a foreign owner of .git is no error.
+GO_TAGS := nethttpomithttp2
+GO_FLAGS := -trimpath -buildvcs=false
+GO_LDFLAGS := -s -w
+
+LINT_VERSION := v2.15.0
+# What 'make cover' counts, and how many percent of statements each must have.
+COVER_PACKAGES := sequencer sequencer/sovereign reaper
+COVER_MINIMUM := 90
+
+# Static, in tests as in the program. Only the race detector needs cgo.
+export CGO_ENABLED := 0
+
+comma := ,
+module := $(shell sed -n 's/^module //p' go.mod)
+gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race cover bench-handoff fuzz lint guards tools clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+build: ## build bin/entrypoint and bin/mock-rollup, static and stripped
+	go build $(GO_FLAGS) -tags $(GO_TAGS) -ldflags '$(GO_LDFLAGS) -X main.version=$(VERSION)' -o bin/ ./cmd/...
+
+# The shell becomes the entrypoint, so that Ctrl-C has one receiver besides make.
+run: build ## watch three versions of a stand-in node being upgraded, until Ctrl-C; goes on with DIR=...
+	@dir='$(DIR)'; [ -n "$$dir" ] || dir=$$(mktemp -d "$${TMPDIR:-/tmp}/rollup-demo-XXXXXX") || exit 1; \
+	bin/mock-rollup demo --dir "$$dir" || exit 1; \
+	printf '\nStop with Ctrl-C; go on with: make run DIR=%s\n\n' "$$dir"; \
+	exec bin/entrypoint run -c "$$dir/manager.json" -f "$$dir/checkpoint.json"
+
+test: ## run all tests
+	$(gotest) ./...
+
+race: export CGO_ENABLED := 1
+race: ## run all tests with the race detector
+	$(gotest) -race ./...
+
+# Programs that the tests start count too. A block stands in the profile once for each package that was tested.
+cover: ## count the statements that the tests run; fails below 90 % of sequencer or reaper
+	$(gotest) -coverpkg=$(subst $() $(),$(comma),$(addprefix ./,$(COVER_PACKAGES))) -coverprofile=cover.out ./...
+	@LC_ALL=C awk -v packages='$(COVER_PACKAGES)' -v module='$(module)' -v minimum=$(COVER_MINIMUM) -f .ci/cover.awk cover.out
+
+bench-handoff: ## measure from the exit of one version to the exec of the next, over 50 upgrades
+	go test -tags $(GO_TAGS) -run '^$$' -bench Handoff -benchtime 1x ./cmd/entrypoint
+
+fuzz: ## run each fuzz target of each package for FUZZTIME (10s)
+	@for package in $$(go list -tags $(GO_TAGS) ./...); do \
+		targets=$$(go test -tags $(GO_TAGS) -list '^Fuzz' $$package) || { echo "$$targets"; exit 1; }; \
+		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
+			echo "== $$package $$target"; \
+			go test -tags $(GO_TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+lint: ## run the linters and check the formatting
+	@PATH="$$PATH:$$(go env GOPATH)/bin"; \
+	command -v golangci-lint >/dev/null || { echo "golangci-lint is missing; try: make tools" >&2; exit 1; }; \
+	set -x; golangci-lint run ./... ./.ci/testlog
+
+guards: ## check size, modules, imports and dead-code elimination of the program
+	go test -tags $(GO_TAGS) -count=1 -v ./internal/guards
+
+tools: ## install the linter, at the version that CI uses
+	go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+clean: ## remove what make has built
+	rm -rf bin cover.out

@@ -1,0 +1,632 @@
+package main_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/mockrollup"
+)
+
+// version is one version of a chain that a test lays out.
+type version struct {
+	// stop is its stop height, 0 for none. It starts where the one before stops.
+	stop uint64
+	// migrates: it has a migration, and a state version of its own.
+	migrates bool
+	// faults changes the config of its node.
+	faults func(*mockrollup.Mock)
+	// keys are further keys of its entry in the config, or replace those it has; a nil value removes one.
+	keys map[string]any
+}
+
+// chain is a rollup in a directory of its own: versions, config, checkpoint, state, and the DA layer that it follows.
+type chain struct {
+	t        testing.TB
+	dir      string
+	manager  string
+	versions []laidOut
+	// checkpoint is the file on the volume, state the directory.
+	checkpoint, state string
+	port              uint16
+	da                *daLayer
+	// stage has the program start in namespaces of its own, as process 1 where asFirst is set.
+	stage   *stage
+	asFirst bool
+	// env is added to the program's environment.
+	env []string
+
+	program *program // nil before its start and after its end
+	args    []string // with which it was started last
+	// restarts is how often it may be started again in this phase; see phase.orchestrated.
+	restarts int
+	phase    string
+	traced   int // lines of the trace that earlier phases have seen
+}
+
+// laidOut is a version with its place in the chain.
+type laidOut struct {
+	version
+	start uint64
+	node  mockrollup.Config
+}
+
+// newChain lays out a chain. Nothing is started. Its blocks come when the test says so: see heights.
+func newChain(t testing.TB, versions ...version) *chain {
+	t.Helper()
+	dir := t.TempDir()
+	c := &chain{
+		t: t, dir: dir, manager: filepath.Join(dir, "manager.json"), state: filepath.Join(dir, "volume", "state"),
+		checkpoint: filepath.Join(dir, "volume", "checkpoint.json"), port: freePort(t), da: newDALayer(t),
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "volume"), 0o755))
+	var stateVersion, next uint64
+	for i, v := range versions {
+		if v.migrates {
+			stateVersion++
+		}
+		node := mockrollup.NewConfig(c.state, "", c.port)
+		node.Mock.Label, node.Mock.StateVersion = fmt.Sprintf("v%d", i), stateVersion
+		node.Mock.Fsync, node.Mock.Startup = false, time.Millisecond
+		node.Mock.DA = mockrollup.DAConfig{Address: c.da.server.URL, BlockTime: 20 * time.Millisecond, Finality: 2}
+		if v.faults != nil {
+			v.faults(&node.Mock)
+		}
+		c.versions = append(c.versions, laidOut{version: v, start: next, node: node})
+		next = v.stop + 1
+		require.NoError(t, os.Mkdir(c.folder(i), 0o755))
+		c.install(programs.nodes[i%len(programs.nodes)], c.binary(i))
+		if v.migrates {
+			c.install(c.binary(i), c.migration(i))
+		}
+		c.writeConfig(i)
+	}
+	c.writeManager()
+	t.Cleanup(c.cleanUp)
+	return c
+}
+
+func (c *chain) folder(i int) string    { return filepath.Join(c.dir, fmt.Sprintf("v%d", i)) }
+func (c *chain) binary(i int) string    { return filepath.Join(c.folder(i), "rollup") }
+func (c *chain) config(i int) string    { return filepath.Join(c.folder(i), "config.toml") }
+func (c *chain) migration(i int) string { return filepath.Join(c.folder(i), "migration") }
+
+// install puts a program in a place without opening it for writing.
+func (c *chain) install(program, path string) {
+	c.t.Helper()
+	err := os.Link(program, path)
+	if errors.Is(err, unix.EXDEV) {
+		err = os.Symlink(program, path)
+	}
+	require.NoError(c.t, err)
+}
+
+func (c *chain) writeConfig(i int) {
+	c.t.Helper()
+	require.NoError(c.t, mockrollup.WriteConfig(c.config(i), c.versions[i].node))
+}
+
+// entries are the versions as they stand in manager.json.
+func (c *chain) entries() []map[string]any {
+	var entries []map[string]any
+	for i, v := range c.versions {
+		entry := map[string]any{"rollup_binary": c.binary(i), "config_path": c.config(i)}
+		if v.start > 0 {
+			entry["start_height"] = v.start
+		}
+		if v.stop > 0 {
+			entry["stop_height"] = v.stop
+		}
+		if v.migrates {
+			entry["migration_path"] = c.migration(i)
+		}
+		maps.Copy(entry, v.keys)
+		maps.DeleteFunc(entry, func(_ string, value any) bool { return value == nil })
+		entries = append(entries, entry)
+	}
+	return entries
+}
+
+func (c *chain) managerText() []byte {
+	c.t.Helper()
+	text, err := json.MarshalIndent(c.entries(), "", "  ")
+	require.NoError(c.t, err)
+	return text
+}
+
+func (c *chain) writeManager() {
+	c.t.Helper()
+	require.NoError(c.t, os.WriteFile(c.manager, c.managerText(), 0o644))
+}
+
+// daLayer is a DA layer whose blocks the test makes.
+type daLayer struct {
+	server         *httptest.Server
+	soft, finalize atomic.Uint64
+}
+
+func newDALayer(t testing.TB) *daLayer {
+	d := &daLayer{}
+	d.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(mockrollup.DAStatus{
+			DAParams:    mockrollup.DAParams{GenesisUnixMS: 1, BlockMS: 20, FinalityBlocks: 2},
+			CurrentSlot: d.soft.Load(), FinalizedSlot: d.finalize.Load(),
+		})
+	}))
+	t.Cleanup(d.server.Close)
+	return d
+}
+
+// set makes the chain soft blocks long, of which durable are final.
+func (d *daLayer) set(soft, durable uint64) {
+	d.soft.Store(soft)
+	d.finalize.Store(durable)
+}
+
+// nextPort lies below the ports that the kernel gives to outgoing connections, and below those of other packages' tests.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(rand.Uint32N(10000)) }
+
+// freePort reserves a port until the test ends, also against another run of these tests: a node opens its port late.
+func freePort(t testing.TB) uint16 {
+	t.Helper()
+	folder := filepath.Join(os.TempDir(), "rollup-entrypoint-test-ports")
+	require.NoError(t, os.MkdirAll(folder, 0o777))
+	for range 10000 {
+		port := uint16(10000 + nextPort.Add(1)%10000)
+		lock, err := os.OpenFile(filepath.Join(folder, strconv.Itoa(int(port))), os.O_RDWR|os.O_CREATE, 0o666)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			_ = lock.Close()
+			continue
+		}
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			_ = lock.Close()
+			continue
+		}
+		require.NoError(t, listener.Close())
+		t.Cleanup(func() { _ = lock.Close() })
+		return port
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
+// chainVariable is inherited by every process of a chain, which is how they are found.
+const chainVariable = "ENTRYPOINT_TEST_CHAIN"
+
+// environment is what the programs of this chain get: none of our own settings.
+func (c *chain) environment() []string {
+	var env []string
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if !strings.HasPrefix(name, "ENTRYPOINT_") && name != "RUST_LOG" && name != "GORACE" {
+			env = append(env, pair)
+		}
+	}
+	env = append(env, chainVariable+"="+c.dir, "NO_COLOR=1", "GORACE=atexit_sleep_ms=0")
+	return append(env, c.env...)
+}
+
+// start starts the program on the chain. More arguments follow the usual ones.
+func (c *chain) start(args ...string) {
+	c.t.Helper()
+	c.startWith(append([]string{"-c", c.manager, "-f", c.checkpoint}, args...)...)
+}
+
+// startWith starts the program with these arguments.
+func (c *chain) startWith(args ...string) {
+	c.t.Helper()
+	if c.program != nil {
+		c.fatalf("the program runs already")
+	}
+	c.args = args
+	argv := append([]string{programs.entrypoint}, args...)
+	env := c.environment()
+	attr := &syscall.SysProcAttr{}
+	if c.stage != nil {
+		spec := *c.stage
+		spec.Argv = argv
+		argv = []string{"/proc/self/exe"}
+		env = append(env, stageVariable+"="+encodeStage(c.t, spec))
+		attr.Cloneflags = unix.CLONE_NEWNS
+	}
+	if c.asFirst {
+		attr.Cloneflags |= unix.CLONE_NEWPID
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = c.dir, env, attr
+	c.program = startProgram(c.t, cmd)
+}
+
+// command runs the program to its end, beside the one that may run.
+func (c *chain) command(args ...string) (code int, stdout, stderr string) {
+	c.t.Helper()
+	cmd := exec.Command(programs.entrypoint, args...)
+	cmd.Dir, cmd.Env = c.dir, c.environment()
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		c.fatalf("cannot run the program: %s", err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// program is the entrypoint while it runs.
+type program struct {
+	cmd    *exec.Cmd
+	log    *logBook
+	stderr *os.File
+	done   chan struct{}
+	// cursor is the line of log from which on the next event is looked for.
+	cursor int
+}
+
+func startProgram(t testing.TB, cmd *exec.Cmd) *program {
+	t.Helper()
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	p := &program{cmd: cmd, log: &logBook{}, stderr: read, done: make(chan struct{})}
+	cmd.Stderr = write
+	require.NoError(t, cmd.Start())
+	require.NoError(t, write.Close())
+	read1 := make(chan struct{})
+	go func() { defer close(read1); p.log.read(read) }()
+	go func() {
+		defer close(p.done)
+		_ = cmd.Wait()
+		<-read1
+	}()
+	return p
+}
+
+// ended reports whether the program has ended and its log is complete.
+func (p *program) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *program) status() syscall.WaitStatus {
+	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return status
+}
+
+func (p *program) signalled() bool { return p.status().Signaled() }
+
+// code is the exit code of the ended program as a shell gives it.
+func (p *program) code() int {
+	if status := p.status(); status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return p.status().ExitStatus()
+}
+
+// logBook is what was written to our stderr.
+type logBook struct {
+	mu    sync.Mutex
+	lines []*logLine
+	other []string
+}
+
+// logLine is one line of our own log.
+type logLine struct {
+	raw      string
+	fields   map[string]any
+	expected bool // a phase has waited for it
+}
+
+func (b *logBook) read(r io.Reader) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		b.add(lines.Text())
+	}
+}
+
+func (b *logBook) add(text string) {
+	line := &logLine{raw: text}
+	ours := strings.HasPrefix(text, `{"time":`) && json.Unmarshal([]byte(text), &line.fields) == nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if ours {
+		b.lines = append(b.lines, line)
+	} else {
+		b.other = append(b.other, text)
+	}
+}
+
+// all are the lines of our own so far.
+func (b *logBook) all() []*logLine {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines[:len(b.lines):len(b.lines)]
+}
+
+// nodes is what the nodes wrote on stderr.
+func (b *logBook) nodes() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Join(b.other, "\n")
+}
+
+func (l *logLine) text(key string) string {
+	switch value := l.fields[key].(type) {
+	case nil:
+		return ""
+	case string:
+		return value
+	case float64:
+		return strconv.FormatFloat(value, 'f', -1, 64)
+	default:
+		return fmt.Sprint(value)
+	}
+}
+
+func (l *logLine) matches(e event) bool {
+	if l.text("msg") != e[0] {
+		return false
+	}
+	for _, attr := range e[1:] {
+		at := strings.IndexAny(attr, "=~")
+		have, want := l.text(attr[:at]), attr[at+1:]
+		if attr[at] == '=' && have != want || attr[at] == '~' && !strings.Contains(have, want) {
+			return false
+		}
+	}
+	return true
+}
+
+// await waits until f is true. It looks often: whatever is waited for takes milliseconds.
+func (c *chain) await(what string, f func() bool) {
+	c.t.Helper()
+	c.awaitOr(what, f, func() string { return "" })
+}
+
+func (c *chain) awaitOr(what string, f func() bool, have func() string) {
+	c.t.Helper()
+	for end := time.Now().Add(deadline); !f(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			c.fatalf("waited in vain for %s\n%s", what, have())
+		}
+	}
+}
+
+func (c *chain) fatalf(format string, args ...any) {
+	c.t.Helper()
+	c.t.Fatalf("%s: %s", c.phase, fmt.Sprintf(format, args...))
+}
+
+// processes finds the living processes of this chain besides the program itself: number and command line.
+func (c *chain) processes() map[int]string {
+	self := 0
+	if c.program != nil {
+		self = c.program.cmd.Process.Pid
+	}
+	found := map[int]string{}
+	for _, dir := range processFolders() {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		env, err := os.ReadFile(filepath.Join(dir, "environ"))
+		if err != nil || pid == self || !strings.Contains("\x00"+string(env), "\x00"+chainVariable+"="+c.dir+"\x00") {
+			continue
+		}
+		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		found[pid] = strings.ReplaceAll(string(line), "\x00", " ")
+	}
+	return found
+}
+
+func processFolders() []string {
+	folders, _ := filepath.Glob("/proc/[0-9]*")
+	return folders
+}
+
+// awaitNoZombies waits until no child of the program is dead and not reaped: each is for a moment.
+func (c *chain) awaitNoZombies() {
+	c.t.Helper()
+	parent := strconv.Itoa(c.program.cmd.Process.Pid)
+	c.await("every zombie to be reaped", func() bool {
+		for _, dir := range processFolders() {
+			text, _ := os.ReadFile(filepath.Join(dir, "stat"))
+			fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+			if len(fields) > 1 && fields[0] == "Z" && fields[1] == parent {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// nodeProcess is the pid of the only process besides the program.
+func (c *chain) nodeProcess() int {
+	c.t.Helper()
+	pid := 0
+	c.await("one process to run", func() bool {
+		processes := c.processes()
+		for pid = range processes {
+		}
+		return len(processes) == 1
+	})
+	return pid
+}
+
+// leftoverFiles are files beside the checkpoint that belong there neither to us nor to the node.
+func (c *chain) leftoverFiles() []string {
+	files, _ := filepath.Glob(filepath.Join(filepath.Dir(c.checkpoint), ".*"))
+	return files
+}
+
+// cleanUp ends what still runs, and tells what happened where the test failed.
+func (c *chain) cleanUp() {
+	if c.program != nil {
+		_ = c.program.cmd.Process.Kill()
+		<-c.program.done
+	}
+	for end := time.Now().Add(deadline); len(c.processes()) > 0 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		for pid := range c.processes() {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	if c.t.Failed() {
+		c.t.Logf("checkpoint: %s\nstate: %s\njournal:\n  %s", readText(c.checkpoint), c.stateInWords(), strings.Join(c.trace(), "\n  "))
+		if c.program != nil {
+			c.t.Logf("log:\n%s", c.program.log.text())
+		}
+	}
+}
+
+// text is the whole log, for a failure.
+func (b *logBook) text() string {
+	var all []string
+	for _, line := range b.all() {
+		all = append(all, line.raw)
+	}
+	return strings.Join(all, "\n") + "\nnodes:\n" + b.nodes()
+}
+
+// awaitSoft waits until the node that runs has processed the blocks up to height.
+func (c *chain) awaitSoft(height uint64) {
+	c.t.Helper()
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	c.await(fmt.Sprintf("soft height %d", height), func() bool {
+		resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/modules/chain-state/state/current-heights/", c.port))
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		var answer struct{ Value []uint64 }
+		return json.NewDecoder(resp.Body).Decode(&answer) == nil && len(answer.Value) == 2 && answer.Value[0] >= height
+	})
+}
+
+// gate is a FIFO in place of a file. Whoever opens it waits there until the test lets him have its text. So a test can
+// hold the program, or a node, at the moment at which it reads a file.
+type gate struct {
+	c    *chain
+	path string
+	text []byte
+	held []*waiting // keeps their files open
+}
+
+// newGate replaces the file at path, or makes one.
+func newGate(c *chain, path string) *gate {
+	c.t.Helper()
+	text, _ := os.ReadFile(path)
+	g := &gate{c: c, path: path, text: text}
+	g.make()
+	return g
+}
+
+func (g *gate) make() {
+	g.c.t.Helper()
+	require.NoError(g.c.t, unix.Mkfifo(g.path+".fifo", 0o644))
+	require.NoError(g.c.t, os.Rename(g.path+".fifo", g.path))
+}
+
+// await returns when somebody waits at the gate.
+func (g *gate) await() *waiting {
+	g.c.t.Helper()
+	var fd int
+	g.c.await("a reader of "+filepath.Base(g.path), func() (open bool) {
+		var err error
+		fd, err = unix.Open(g.path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err == nil
+	})
+	g.make() // the next one comes to a gate of his own
+	w := &waiting{g, os.NewFile(uintptr(fd), g.path)}
+	g.held = append(g.held, w)
+	return w
+}
+
+// pass lets the next n readers through.
+func (g *gate) pass(n int) {
+	g.c.t.Helper()
+	for range n {
+		g.await().pass()
+	}
+}
+
+// remove puts the file back.
+func (g *gate) remove() {
+	g.c.t.Helper()
+	require.NoError(g.c.t, os.WriteFile(g.path+".file", g.text, 0o644))
+	require.NoError(g.c.t, os.Rename(g.path+".file", g.path))
+}
+
+// waiting is a reader who waits at a gate.
+type waiting struct {
+	gate *gate
+	file *os.File
+}
+
+func (w *waiting) pass() {
+	w.gate.c.t.Helper()
+	_, err := w.file.Write(w.gate.text)
+	require.NoError(w.gate.c.t, err)
+	require.NoError(w.gate.c.t, w.file.Close())
+}
+
+// sendAndSettle sends a signal to the program while it waits at a gate, and returns when it has taken note of it: when
+// the kernel has delivered the signal and all threads sleep again.
+func (c *chain) sendAndSettle(sig syscall.Signal) {
+	c.t.Helper()
+	send(sig)(c)
+	asleep := 0
+	c.await("the signal to be noted", func() bool {
+		if asleep++; !c.asleep(sig) {
+			asleep = 0
+		}
+		return asleep >= 5
+	})
+}
+
+// asleep reports whether the signal is not pending any more and every thread of the program sleeps.
+func (c *chain) asleep(sig syscall.Signal) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", c.program.cmd.Process.Pid))
+	for _, thread := range threads {
+		text, _ := os.ReadFile(thread)
+		for line := range strings.Lines(string(text)) {
+			name, value, _ := strings.Cut(line, ":")
+			value = strings.TrimSpace(value)
+			switch name {
+			case "State":
+				if !strings.HasPrefix(value, "S") {
+					return false
+				}
+			case "SigPnd", "ShdPnd":
+				if mask, err := strconv.ParseUint(value, 16, 64); err != nil || mask&(1<<(sig-1)) != 0 {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}

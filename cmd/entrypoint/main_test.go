@@ -1,0 +1,193 @@
+package main_test
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// deadline bounds every wait for something that must happen. It is only met by what is broken, so it may be long.
+const deadline = 30 * time.Second
+
+// programs are the real binaries, built once.
+var programs struct {
+	dir, entrypoint string
+	// nodes are the stand-in, in copies of different digest, as the versions of a rollup are.
+	nodes []string
+}
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(stageVariable); spec != "" {
+		fmt.Fprintln(os.Stderr, stageMain(spec))
+		os.Exit(1)
+	}
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) int {
+	flag.Parse()
+	if !isSet("test.parallel") {
+		_ = flag.Set("test.parallel", "8") // the tests mostly wait
+	}
+	dir, err := os.MkdirTemp("", "entrypoint-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := buildPrograms(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
+// buildPrograms builds what is shipped: static, with the same tags. The stand-in is race-tested by its own tests.
+func buildPrograms(dir string) error {
+	programs.dir, programs.entrypoint = dir, filepath.Join(dir, "entrypoint")
+	if err := build(programs.entrypoint, "rollup-entrypoint/cmd/entrypoint", raceEnabled); err != nil {
+		return err
+	}
+	node := filepath.Join(dir, "mock-rollup")
+	if err := build(node, "rollup-entrypoint/cmd/mock-rollup", false); err != nil {
+		return err
+	}
+	for i := range 4 {
+		copied := filepath.Join(dir, fmt.Sprintf("node-%d", i))
+		if err := copyProgram(node, copied, fmt.Sprintf("node %d\n", i)); err != nil {
+			return err
+		}
+		programs.nodes = append(programs.nodes, copied)
+	}
+	return nil
+}
+
+func build(to, what string, race bool) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "nethttpomithttp2", "-o", to, what)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if race {
+		cmd.Args = slices.Insert(cmd.Args, 2, "-race")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot build %s: %w\n%s", what, err, out)
+	}
+	return nil
+}
+
+// copyProgram copies a program and appends tag: the loader ignores it, the digest does not.
+func copyProgram(from, to, tag string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	text, err := io.ReadAll(source)
+	if err != nil {
+		return err
+	}
+	return writeExecutable(to, append(text, tag...))
+}
+
+// writeExecutable writes a program. While a file is open for writing nobody can execute it, and a fork in another test
+// would carry the open file along for a moment.
+func writeExecutable(path string, text []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, text, 0o755)
+}
+
+// stageVariable has the test binary set the scene in new namespaces, and become the program that is tested.
+const stageVariable = "ENTRYPOINT_TEST_STAGE"
+
+// stage is what is to be done before the program is executed in its namespaces.
+type stage struct {
+	// Proc mounts a /proc that shows the new process namespace.
+	Proc bool `json:"proc"`
+	// Tmpfs is a directory on which a file system of 64 kB is mounted, ReadOnly one that is made read-only.
+	Tmpfs, ReadOnly string
+	// Full fills the tmpfs.
+	Full bool
+	Argv []string
+}
+
+// stageMain only returns if something cannot be done.
+func stageMain(spec string) error {
+	var s stage
+	if err := json.Unmarshal([]byte(spec), &s); err != nil {
+		return err
+	}
+	if err := s.mount(); err != nil {
+		return fmt.Errorf("cannot set the scene: %w", err)
+	}
+	if err := os.Unsetenv(stageVariable); err != nil {
+		return err
+	}
+	return unix.Exec(s.Argv[0], s.Argv, os.Environ())
+}
+
+func (s stage) mount() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("cannot make the mounts private: %w", err)
+	}
+	if s.Proc {
+		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			return fmt.Errorf("cannot mount /proc: %w", err)
+		}
+	}
+	if s.Tmpfs != "" {
+		if err := unix.Mount("tmpfs", s.Tmpfs, "tmpfs", 0, "size=64k"); err != nil {
+			return fmt.Errorf("cannot mount a tmpfs: %w", err)
+		}
+		if s.Full {
+			// It fails where the space ends, which is what is wanted.
+			_ = os.WriteFile(filepath.Join(s.Tmpfs, "ballast"), make([]byte, 128<<10), 0o644)
+		}
+	}
+	if s.ReadOnly == "" {
+		return nil
+	}
+	if err := unix.Mount(s.ReadOnly, s.ReadOnly, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("cannot bind %s: %w", s.ReadOnly, err)
+	}
+	return unix.Mount("", s.ReadOnly, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+}
+
+// needNamespaces skips a test that needs namespaces of its own where they cannot be had. In CI they must be.
+func needNamespaces(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	cmd.Env = append(os.Environ(), stageVariable+"="+encodeStage(t, stage{Proc: true, Argv: []string{programs.entrypoint, "version"}}))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatalf("this test needs root and namespaces, and CI must have them: %s\n%s", err, out)
+	default:
+		t.Skipf("needs root and namespaces: %s %s", err, out)
+	}
+}
+
+func encodeStage(t testing.TB, s stage) string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

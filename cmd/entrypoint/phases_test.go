@@ -1,0 +1,372 @@
+package main_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"rollup-entrypoint/internal/mockrollup"
+	"rollup-entrypoint/sequencer"
+)
+
+// The tests of this package drive the real program, over stand-in nodes, in phases: do something, then expect
+// everything that follows from it. What is not expected fails the test: a process, a warning, an end.
+
+// phase is one step of a test.
+type phase struct {
+	name string
+	// do may be nil, where what is expected follows from the phase before.
+	do func(c *chain)
+	// events are lines of our log, in this order; others may stand between them.
+	events []event
+	// trace is all that the nodes and migrations wrote into their journal since the last phase: starts with their
+	// arguments, signals, and exits with their code and the durable height. A line that begins with ? may be missing.
+	trace []string
+	// checkpoint and state are what is on the volume, in words, of which those with a ? may be missing; empty: not looked at.
+	checkpoint, state string
+	// exit ends the program with this code; nil: it is to go on.
+	exit *int
+	// says are parts of the last log line, which says why a run failed.
+	says []string
+	// allows are warnings that may come or not.
+	allows []string
+	// orchestrated has a program that ends with 75 started again, once, as its orchestrator would.
+	orchestrated bool
+}
+
+func exits(code int) *int { return &code }
+
+// event is a log message, and then attributes: key=value, or key~part of the value.
+type event []string
+
+func on(message string, attrs ...string) event { return append(event{message}, attrs...) }
+
+// run drives the chain through phases.
+func (c *chain) run(phases ...phase) {
+	c.t.Helper()
+	for i, p := range phases {
+		c.phase = fmt.Sprintf("phase %d (%s)", i, p.name)
+		if p.do != nil {
+			p.do(c)
+		}
+		c.expect(p)
+	}
+}
+
+// expect waits until everything is as p wants it, and finds what it does not want.
+func (c *chain) expect(p phase) {
+	c.t.Helper()
+	c.restarts = 0
+	if p.orchestrated {
+		c.restarts = 1
+	}
+	for _, e := range p.events {
+		c.awaitEvent(e)
+	}
+	if c.program != nil && p.exit != nil {
+		c.awaitExit(*p.exit)
+	}
+	ended := c.program == nil || c.program.ended()
+	c.expectTrace(p.trace, !ended)
+	if p.checkpoint != "" {
+		c.awaitEqual("checkpoint", p.checkpoint, !ended, c.checkpointInWords)
+	}
+	if p.state != "" {
+		c.awaitEqual("state", p.state, !ended, c.stateInWords)
+	}
+	switch {
+	case c.program == nil:
+	case p.exit != nil:
+		c.expectEnd(p)
+		c.program = nil
+	case c.program.ended():
+		c.fatalf("the program has ended, with code %d", c.program.code())
+	default:
+		c.awaitNoZombies()
+	}
+}
+
+// expectEnd looks at what an ended program leaves behind.
+func (c *chain) expectEnd(p phase) {
+	c.t.Helper()
+	killed := c.program.code() == 128+int(syscall.SIGKILL) && c.program.signalled()
+	if killed {
+		// The parent-death signal is sent at our death, and takes its way.
+		c.await("no process is left over", func() bool { return len(c.processes()) == 0 })
+	} else if left := c.processes(); len(left) > 0 {
+		c.fatalf("processes are left over: %v", left)
+	}
+	if *p.exit != 0 && !killed {
+		c.expectReason(*p.exit, p.says)
+	}
+	c.expectNoWarnings(p.allows)
+	entries, err := c.journal()
+	if err != nil {
+		c.fatalf("%s", err)
+	}
+	if overlap := mockrollup.Overlap(entries); overlap != nil {
+		c.fatalf("two processes worked on the state at once: %+v", overlap)
+	}
+	if temp := c.leftoverFiles(); !killed && len(temp) > 0 {
+		c.fatalf("files are left over beside the checkpoint: %v", temp)
+	}
+}
+
+// expectReason looks at the last line of our log.
+func (c *chain) expectReason(code int, says []string) {
+	c.t.Helper()
+	lines := c.program.log.all()
+	if len(lines) == 0 {
+		c.fatalf("the program ended without a line of log")
+	}
+	last := lines[len(lines)-1]
+	if last.text("msg") != "run failed" || last.text("exit_code") != strconv.Itoa(code) {
+		c.fatalf("the last line does not say why the run failed with %d: %s", code, last.raw)
+	}
+	for _, part := range says {
+		if !strings.Contains(last.text("error"), part) {
+			c.fatalf("the last line does not say %q:\n%s", part, last.text("error"))
+		}
+	}
+	last.expected = true
+}
+
+// expectNoWarnings finds warnings and errors that no phase waited for.
+func (c *chain) expectNoWarnings(allowed []string) {
+	c.t.Helper()
+	for _, line := range c.program.log.all() {
+		level := line.text("level")
+		if (level == "WARN" || level == "ERROR") && !line.expected && !slices.Contains(allowed, line.text("msg")) {
+			c.fatalf("an unexpected line of log: %s", line.raw)
+		}
+	}
+}
+
+// awaitEvent waits for the next line of log that matches.
+func (c *chain) awaitEvent(e event) {
+	c.t.Helper()
+	c.await("log event "+strings.Join(e, " "), func() bool {
+		ended := c.program.ended() // before the look: nothing comes after it
+		lines := c.program.log.all()
+		for i := c.program.cursor; i < len(lines); i++ {
+			if lines[i].matches(e) {
+				lines[i].expected = true
+				c.program.cursor = i + 1
+				return true
+			}
+		}
+		if ended && c.program.code() == sequencer.CodeEarlyExit && c.restarts > 0 {
+			c.restarts--
+			c.expectReason(sequencer.CodeEarlyExit, []string{"start again"})
+			c.program = nil
+			c.startWith(c.args...)
+		} else if ended {
+			c.fatalf("the program ended with code %d without the log event %v", c.program.code(), e)
+		}
+		return false
+	})
+}
+
+func (c *chain) awaitExit(code int) {
+	c.t.Helper()
+	c.await(fmt.Sprintf("exit %d", code), c.program.ended)
+	if got := c.program.code(); got != code {
+		c.fatalf("exit code %d, want %d", got, code)
+	}
+}
+
+// expectTrace compares the journal since the last phase.
+func (c *chain) expectTrace(want []string, wait bool) {
+	c.t.Helper()
+	var got []string
+	matches := func() bool {
+		got = c.trace()[c.traced:]
+		return traceMatches(got, want)
+	}
+	if wait {
+		c.awaitOr("the journal", matches, func() string {
+			return "have:\n  " + strings.Join(got, "\n  ") + "\nwant:\n  " + strings.Join(want, "\n  ")
+		})
+	} else if !matches() {
+		c.fatalf("the journal differs, have:\n  %s\nwant:\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+	c.traced += len(got)
+}
+
+// anything stands at the end of a trace whose rest does not matter.
+const anything = "..."
+
+// traceMatches compares line by line; lines of want that begin with ? may be missing.
+func traceMatches(got, want []string) bool {
+	if len(want) == 0 || want[0] == anything {
+		return len(want) > 0 || len(got) == 0
+	}
+	first, optional := strings.CutPrefix(want[0], "?")
+	if len(got) > 0 && got[0] == first && traceMatches(got[1:], want[1:]) {
+		return true
+	}
+	return optional && traceMatches(got, want[1:])
+}
+
+// journal is what nodes and migrations wrote. One that was killed as it started may leave an empty file.
+func (c *chain) journal() ([]mockrollup.Entry, error) {
+	info, err := os.Stat(filepath.Join(c.state, "journal.jsonl"))
+	if err == nil && info.Size() == 0 {
+		return nil, nil
+	}
+	return mockrollup.ReadJournal(c.state)
+}
+
+// trace is the journal in words.
+func (c *chain) trace() []string {
+	entries, err := c.journal()
+	if err != nil {
+		return nil // a line is being written
+	}
+	var lines []string
+	for _, e := range entries {
+		who := e.Label
+		if e.Kind == mockrollup.KindMigration {
+			who += " migration"
+		}
+		switch e.Event {
+		case mockrollup.EventStart:
+			lines = append(lines, strings.TrimSpace("start "+who+" "+c.argsInWords(e.Args)))
+		case mockrollup.EventSignal:
+			lines = append(lines, "signal "+who+" "+e.Reason)
+		case mockrollup.EventExit:
+			lines = append(lines, fmt.Sprintf("exit %s %d at %d", who, *e.Code, e.Height))
+		}
+	}
+	return lines
+}
+
+var heightFlags = regexp.MustCompile(`--(start|stop)-at-rollup-height (\d+)`)
+
+// argsInWords shortens arguments: "start=11 stop=20 --more". The config is left out where it is the version's own.
+func (c *chain) argsInWords(args []string) string {
+	text := " " + strings.Join(args, " ")
+	for i := range c.versions {
+		text = strings.Replace(text, " --rollup-config-path "+c.config(i), "", 1)
+	}
+	return strings.TrimSpace(heightFlags.ReplaceAllString(text, "$1=$2"))
+}
+
+// checkpointInWords is "1 running", and then what else it says: started, migrated, and what was completed at which height.
+func (c *chain) checkpointInWords() string {
+	record, found, err := sequencer.ReadCheckpoint(c.checkpoint)
+	switch {
+	case err != nil:
+		return err.Error()
+	case !found:
+		return "none"
+	}
+	words := []string{strconv.Itoa(record.VersionIndex), string(record.Phase)}
+	if record.Started && record.Phase != sequencer.PhaseFinished {
+		words = append(words, "started")
+	}
+	if record.MigrationCompleted {
+		words = append(words, "migrated")
+	}
+	for _, done := range record.History {
+		words = append(words, fmt.Sprintf("%d@%d", done.VersionIndex, done.StopHeight))
+	}
+	return strings.Join(words, " ")
+}
+
+// stateInWords is "20 version 1 migrated@10": the durable height, the layout, and where migrations ran.
+func (c *chain) stateInWords() string {
+	state, err := mockrollup.ReadState(c.state)
+	if err != nil {
+		return "none"
+	}
+	text := fmt.Sprintf("%d version %d", state.Height, state.StateVersion)
+	if state.Migrating != nil {
+		text += " half migrated"
+	}
+	for _, m := range state.Migrations {
+		text += fmt.Sprintf(" migrated@%d", m.Height)
+	}
+	return text
+}
+
+func (c *chain) awaitEqual(what, want string, wait bool, look func() string) {
+	c.t.Helper()
+	var have string
+	same := func() bool { have = look(); return traceMatches(strings.Fields(have), strings.Fields(want)) }
+	if wait {
+		c.awaitOr(what, same, func() string { return fmt.Sprintf("have %q, want %q", have, want) })
+	} else if !same() {
+		c.fatalf("%s is %q, want %q", what, have, want)
+	}
+}
+
+// The actions of phases.
+
+func start(args ...string) func(*chain) { return func(c *chain) { c.start(args...) } }
+
+func send(sig syscall.Signal) func(*chain) {
+	return func(c *chain) {
+		c.t.Helper()
+		if err := c.program.cmd.Process.Signal(sig); err != nil {
+			c.fatalf("cannot send %s: %s", sig, err)
+		}
+	}
+}
+
+// heights lets the chain of DA blocks grow: the node processes up to soft, and commits up to durable.
+func heights(soft, durable uint64) func(*chain) {
+	return func(c *chain) { c.da.set(soft, durable) }
+}
+
+func do(all ...func(*chain)) func(*chain) {
+	return func(c *chain) {
+		for _, f := range all {
+			f(c)
+		}
+	}
+}
+
+// configure changes the node config of version i, for its next start.
+func configure(i int, change func(*mockrollup.Config)) func(*chain) {
+	return func(c *chain) {
+		change(&c.versions[i].node)
+		c.writeConfig(i)
+	}
+}
+
+func TestTraceMatches(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		got, want string
+		same      bool
+	}{
+		{"", "", true},
+		{"a", "", false},
+		{"", "a", false},
+		{"a b", "a b", true},
+		{"a b", "b a", false},
+		{"a b", "a ?x b", true},
+		{"a x b", "a ?x b", true},
+		{"a x x b", "a ?x b", false},
+		{"", "?x", true},
+		{"a a", "?a a ?a", true},
+		{"a b c", "a ...", true},
+	} {
+		if traceMatches(strings.Fields(test.got), strings.Fields(test.want)) != test.same {
+			t.Errorf("%q and %q: want %v", test.got, test.want, test.same)
+		}
+	}
+}
+
+func readText(path string) string {
+	text, _ := os.ReadFile(path)
+	return string(bytes.TrimSpace(text))
+}

@@ -1,0 +1,332 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/mockrollup"
+)
+
+// A stop in each step of an upgrade: what it leaves, and that the next start goes on from there.
+
+// upgraded are the lines that follow from the start of v0 until v1 has started.
+var upgraded = []string{
+	"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10",
+	"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20",
+}
+
+// restarted is the phase after a stop: on to v1, in which the same is true wherever the stop was.
+func restarted(trace ...string) phase {
+	return phase{
+		name: "restart", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")}, trace: trace,
+		checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
+	}
+}
+
+func TestStopBeforeTheFirstStart(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	g := newGate(c, c.config(0))
+	c.run(
+		phase{
+			name: "while the files are checked", exit: exits(0), checkpoint: "none", state: "none", events: []event{on("stopped")},
+			do: do(start(), func(c *chain) {
+				reader := g.await()
+				c.sendAndSettle(syscall.SIGTERM)
+				reader.pass()
+			}),
+		},
+		phase{
+			name: "just before v0 is started", exit: exits(0), checkpoint: "0 running", state: "none", events: []event{on("stopped")},
+			do: do(start(), func(c *chain) {
+				g.pass(1)
+				reader := g.await()
+				c.sendAndSettle(syscall.SIGTERM)
+				reader.pass()
+			}),
+		},
+		phase{name: "the gate goes", do: func(*chain) { g.remove() }},
+		restarted(upgraded...),
+	)
+}
+
+// deadLock locks the checkpoint as a node does that has outlived its entrypoint.
+func deadLock(c *chain) *os.File {
+	c.t.Helper()
+	gone := exec.Command("/bin/true")
+	require.NoError(c.t, gone.Run())
+	host, err := os.Hostname()
+	require.NoError(c.t, err)
+	text, err := json.Marshal(map[string]any{"pid": gone.Process.Pid, "host": host})
+	require.NoError(c.t, err)
+	require.NoError(c.t, os.WriteFile(c.checkpoint+".lock", text, 0o644))
+	lock, err := os.OpenFile(c.checkpoint+".lock", os.O_RDWR, 0)
+	require.NoError(c.t, err)
+	require.NoError(c.t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	c.t.Cleanup(func() { _ = lock.Close() })
+	return lock
+}
+
+// awaitLockTried waits until the program has opened the lock.
+func (c *chain) awaitLockTried() {
+	c.t.Helper()
+	c.await("the program to try the lock", func() bool {
+		return len(c.program.log.all()) >= len(c.versions) // "version configured", once each, comes just before
+	})
+}
+
+func TestStopWhileALockIsAwaited(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	lock := deadLock(c)
+	c.run(
+		phase{
+			name: "stop", do: do(start(), (*chain).awaitLockTried, send(syscall.SIGTERM)), exit: exits(0), checkpoint: "none", state: "none",
+		},
+		phase{name: "the node of the dead one ends", do: func(*chain) { require.NoError(t, lock.Close()) }},
+		restarted(upgraded...),
+	)
+}
+
+func TestLockOfADeadEntrypointIsAwaited(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, plainChain()...)
+	lock := deadLock(c)
+	c.run(
+		phase{name: "locked", do: do(heights(3, 3), start(), (*chain).awaitLockTried, send(syscall.SIGWINCH)), state: "none"},
+		phase{
+			name: "released", do: func(*chain) { require.NoError(t, lock.Close()) },
+			events: []event{on("height known")}, trace: []string{"start v0 stop=10"},
+		},
+	)
+}
+
+// A node that is killed by the stop while it starts up has changed nothing; the code is told all the same.
+func TestStopWhileTheNodeStartsUp(t *testing.T) {
+	t.Parallel()
+	slow := func(n *mockrollup.Config) { n.Mock.Startup = time.Hour }
+	fast := func(n *mockrollup.Config) { n.Mock.Startup = time.Millisecond }
+	killed := []string{"was asked to stop", "killed by SIGTERM", "nothing was started after that"}
+	c := newChain(t, migratingChain()...)
+	c.run(
+		phase{
+			name: "v0 starts up", do: do(configure(0, slow), start()), events: []event{on("version started", "version=0")},
+			trace: []string{"start v0 stop=10"}, checkpoint: "0 running",
+		},
+		phase{
+			name: "stop", do: send(syscall.SIGTERM), exit: exits(143), says: killed, checkpoint: "0 running",
+			events: []event{on("signal forwarded"), on("version exited", "decision=stopped as asked")},
+		},
+		phase{
+			name: "v1 starts up", do: do(configure(0, fast), configure(1, slow), heights(13, 13), start()),
+			events: []event{on("version started", "version=1", "asserts_start_height=true")},
+			trace:  upgraded, checkpoint: "1 running migrated 0@10", state: "10 version 1 migrated@10",
+		},
+		phase{
+			name: "stop v1", do: send(syscall.SIGTERM), exit: exits(143), says: killed,
+			checkpoint: "1 running migrated 0@10", state: "10 version 1 migrated@10",
+		},
+		phase{name: "v1 becomes faster", do: configure(1, fast)},
+		restarted("start v1 start=11 stop=20"),
+	)
+}
+
+func TestStopOfARunningVersion(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name          string
+		soft, durable uint64
+	}{
+		{"far below the stop height", 2, 2},
+		{"near the stop height", 9, 7},
+		{"at the stop height, not final", 10, 8},
+		{"at the stop height, nearly final", 10, 9},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := newChain(t, migratingChain()...)
+			state := fmt.Sprintf("%d version 0", test.durable)
+			c.run(
+				phase{
+					name: "run", do: do(heights(test.soft, test.durable), start(), func(c *chain) { c.awaitSoft(test.soft) }),
+					events: []event{on("height known")}, trace: []string{"start v0 stop=10"},
+					checkpoint: "0 running started", state: state,
+				},
+				phase{
+					name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0),
+					trace:      []string{"signal v0 terminated", fmt.Sprintf("exit v0 0 at %d", test.durable)},
+					checkpoint: "0 running started", state: state,
+				},
+				restarted(upgraded...),
+			)
+		})
+	}
+}
+
+// The stop height is committed and the node shuts down already: it counts as stopped, and the next start proves the rest.
+func TestStopWhileTheNodeShutsDownAtItsStopHeight(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	c.versions[0].node.Mock.SlowShutdown = 2 * time.Second
+	c.writeConfig(0)
+	c.run(
+		phase{
+			name: "at the stop height", do: do(heights(10, 10), start()), trace: []string{"start v0 stop=10"},
+			checkpoint: "0 running ?started", state: "10 version 0",
+		},
+		phase{
+			name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"exit v0 0 at 10"},
+			checkpoint: "0 running ?started", state: "10 version 0",
+		},
+		restarted("start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"),
+	)
+}
+
+// stopAtRead has the program started, and stopped when the file at path is read for the n-th time, counted from 1.
+func stopAtRead(path func(c *chain) string, n int) func(*chain) {
+	return func(c *chain) {
+		g := newGate(c, path(c))
+		c.start()
+		g.pass(n - 1)
+		reader := g.await()
+		c.sendAndSettle(syscall.SIGTERM)
+		reader.pass()
+		c.await("the end", c.program.ended)
+		g.remove()
+	}
+}
+
+func configOf(i int) func(*chain) string { return func(c *chain) string { return c.config(i) } }
+
+func TestStopBeforeTheVerification(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	c.run(
+		phase{
+			// The files' check, the first start, the node; then the start that verifies.
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(0), 4)), exit: exits(0),
+			events: []event{on("verifying the stop height"), on("stop requested"), on("stopped")},
+			trace:  []string{"start v0 stop=10", "exit v0 0 at 10"}, checkpoint: "0 running ?started", state: "10 version 0",
+		},
+		restarted("start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"),
+	)
+}
+
+func TestStopInTheHandOver(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	c.run(
+		phase{
+			// The files' check at first, and the one when v0 is complete.
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), 2)), exit: exits(0),
+			events: []event{on("version completed", "version=0"), on("stop requested"), on("stopped")},
+			trace:  []string{"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10"},
+			// The write goes on; nothing is started.
+			checkpoint: "1 migrating 0@10", state: "10 version 0",
+		},
+		restarted("start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"),
+	)
+}
+
+func TestStopBetweenHandOverAndStart(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, plainChain()...)
+	c.run(
+		phase{
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), 3)), exit: exits(0),
+			events: []event{on("version completed", "version=0"), on("stop requested"), on("stopped")},
+			trace:  []string{"start v0 stop=10", "exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10"},
+
+			checkpoint: "1 running 0@10", state: "10 version 0",
+		},
+		phase{
+			name: "restart", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")},
+			trace: []string{"start v1 start=11 stop=20"}, checkpoint: "1 running started 0@10", state: "13 version 0",
+		},
+	)
+}
+
+// The migration itself is in TestMigrationIsNotInterruptedByTheFirstStopSignal; this is the moment after it.
+func TestStopBetweenMigrationAndStart(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	c.run(
+		phase{
+			// The check, the hand-over, the migration; then the start of v1.
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), 4)), exit: exits(0),
+			events: []event{on("migration finished"), on("stop requested"), on("stopped")}, trace: upgraded[:6],
+			checkpoint: "1 running migrated 0@10", state: "10 version 1 migrated@10",
+		},
+		restarted("start v1 start=11 stop=20"),
+	)
+}
+
+func TestStopReachesALateVersionOnce(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	c.run(
+		phase{
+			name: "v2", do: do(heights(23, 23), start()), events: []event{on("height known", "version=2")},
+			trace: append(upgraded[:7:7], "exit v1 0 at 20", "?start v1 stop=20", "?exit v1 101 at 20", "start v2 start=21"),
+			state: "23 version 1 migrated@10",
+		},
+		phase{
+			name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0),
+			trace: []string{"signal v2 terminated", "exit v2 0 at 23"}, checkpoint: "2 running started 0@10 1@20",
+		},
+	)
+}
+
+// A node that ignores its stop and ends at the stop height later is stopped, whatever its height says.
+func TestExitAtTheStopHeightAfterAStopIsNotCompletion(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, version{stop: 10, faults: func(m *mockrollup.Mock) { m.IgnoreSigterm = true }}, version{stop: 20, migrates: true}, version{})
+	c.run(
+		phase{name: "run", do: do(heights(5, 5), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=10"}},
+		phase{name: "stop", do: send(syscall.SIGTERM), events: []event{on("signal forwarded")}, trace: []string{"signal v0 terminated"}},
+		phase{
+			name: "the stop height", do: heights(10, 10), exit: exits(0), events: []event{on("version exited", "decision=stopped as asked"), on("stopped")},
+			trace: []string{"exit v0 0 at 10"}, checkpoint: "0 running started", state: "10 version 0",
+		},
+		restarted("start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"),
+	)
+}
+
+// Nobody outlives the entrypoint, whatever it is doing.
+func TestNodeAndMigrationDieWithTheEntrypoint(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	c.versions[1].node.Mock.Migration.Idempotent = true
+	c.writeConfig(1)
+	g := gatedMigration(c, 1)
+	c.run(
+		phase{name: "v0", do: do(heights(3, 3), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=10"}},
+		phase{name: "killed", do: send(syscall.SIGKILL), exit: exits(137)},
+		phase{
+			name: "migration", do: do(heights(13, 13), start(), func(*chain) { g.await() }), events: []event{on("migration started")},
+			trace: []string{"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10"},
+		},
+		phase{name: "killed in the migration", do: send(syscall.SIGKILL), exit: exits(137), checkpoint: "1 migrating started 0@10"},
+		phase{name: "the gate opens", do: func(*chain) {
+			g.remove()
+			assert.Empty(t, c.processes())
+		}},
+		restarted("start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20").with(
+			on("interrupted migration is run again")),
+	)
+}
+
+// with adds an event before the others.
+func (p phase) with(e event) phase {
+	p.events = append([]event{e}, p.events...)
+	return p
+}

@@ -1,0 +1,167 @@
+package logwriter
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// reader is what stands at the other end: it takes a piece whenever it is allowed to.
+type reader struct {
+	mu      sync.Mutex
+	got     bytes.Buffer
+	allowed chan struct{} // nil: always
+	err     error
+}
+
+func (r *reader) Write(p []byte) (int, error) {
+	if r.allowed != nil {
+		<-r.allowed
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return 0, r.err
+	}
+	return r.got.Write(p)
+}
+
+func (r *reader) text() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.got.String()
+}
+
+func (r *reader) size() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.got.Len()
+}
+
+// bubble runs a test in fake time. The writer's goroutine never ends by itself, so it is ended with the test. A slow
+// reader only takes what the test allows.
+func bubble(t *testing.T, slow bool, f func(r *reader, w *Writer)) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) {
+		r := &reader{}
+		if slow {
+			r.allowed = make(chan struct{})
+		}
+		w := New(r)
+		f(r, w)
+		if slow {
+			close(r.allowed)
+		}
+		w.Flush(time.Second)
+		close(w.wake)
+	})
+}
+
+func TestEverythingArrivesInOrder(t *testing.T) {
+	bubble(t, false, func(r *reader, w *Writer) {
+		var want strings.Builder
+		for range 10_000 {
+			line := strings.Repeat("x", want.Len()%97) + "\n"
+			want.WriteString(line)
+			n, err := w.Write([]byte(line))
+			assert.Equal(t, len(line), n)
+			assert.NoError(t, err)
+		}
+		w.Flush(time.Second)
+		assert.Equal(t, want.String(), r.text())
+	})
+}
+
+func TestSlowReaderGetsEverything(t *testing.T) {
+	bubble(t, true, func(r *reader, w *Writer) {
+		done := make(chan struct{})
+		line := bytes.Repeat([]byte("x"), 1000)
+		const lines = 3 * queueSize / 1000
+		go func() {
+			for range lines {
+				_, _ = w.Write(line)
+			}
+			close(done)
+		}()
+		for r.size() < lines*1000 {
+			time.Sleep(stuckAfter / 2)
+			r.allowed <- struct{}{}
+			synctest.Wait()
+		}
+		<-done
+		assert.False(t, strings.Contains(r.text(), "dropped"))
+	})
+}
+
+func TestStuckReaderHoldsUpWritersOnlyOnce(t *testing.T) {
+	bubble(t, true, func(r *reader, w *Writer) {
+		full := bytes.Repeat([]byte("x"), queueSize)
+		_, _ = w.Write(full)
+		synctest.Wait() // a piece has left the queue, for the reader to take
+		_, _ = w.Write(full[:piece])
+		began := time.Now()
+		_, _ = w.Write([]byte("lost\n"))
+		assert.Equal(t, stuckAfter, time.Since(began))
+		_, _ = w.Write([]byte("lost too\n"))
+		w.Flush(time.Second)
+		assert.Equal(t, stuckAfter+time.Second, time.Since(began), "the second one does not wait, and Flush gives up")
+
+		done := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case r.allowed <- struct{}{}:
+				case <-done:
+					return
+				}
+			}
+		}()
+		w.Flush(time.Second)
+		_, _ = w.Write([]byte("back\n"))
+		w.Flush(time.Second)
+		_, after, _ := strings.Cut(r.text(), "\n") // a megabyte is no good message
+		assert.Equal(t, "[14 bytes of log were dropped: nobody was reading]\nback\n", after)
+		close(done)
+		synctest.Wait()
+	})
+}
+
+func TestReaderThatIsGoneHoldsUpNothing(t *testing.T) {
+	bubble(t, false, func(r *reader, w *Writer) {
+		r.err = errors.New("broken pipe")
+		began := time.Now()
+		for range 100 {
+			n, err := w.Write(make([]byte, queueSize))
+			assert.Equal(t, queueSize, n)
+			assert.NoError(t, err)
+			synctest.Wait()
+		}
+		w.Flush(time.Hour)
+		assert.Zero(t, time.Since(began))
+	})
+}
+
+func TestLinesOfSeveralWritersStayWhole(t *testing.T) {
+	bubble(t, false, func(r *reader, w *Writer) {
+		var all sync.WaitGroup
+		for _, letter := range []string{"a", "b", "c"} {
+			all.Go(func() {
+				for range 1000 {
+					_, _ = w.Write([]byte(strings.Repeat(letter, 50) + "\n"))
+				}
+			})
+		}
+		all.Wait()
+		w.Flush(time.Second)
+		assert.Equal(t, 3000, strings.Count(r.text(), "\n"))
+		for line := range strings.Lines(r.text()) {
+			assert.Equal(t, strings.Repeat(line[:1], 50)+"\n", line)
+		}
+	})
+}

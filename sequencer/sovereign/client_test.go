@@ -1,0 +1,361 @@
+package sovereign
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestHeightsAreReadInBothShapes(t *testing.T) {
+	const none = "" // for ErrNoHeight
+	for _, test := range []struct {
+		name, body string
+		want       uint64
+		problem    string // an error that contains it; ErrNoHeight where it is empty and noHeight is set
+		noHeight   bool
+	}{
+		{name: "newer", body: `{"value":[123,456]}`, want: 123},
+		{name: "older", body: `{"data":{"value":[123,456]},"meta":{}}`, want: 123},
+		{name: "genesis", body: `{"value":[0,0]}`, want: 0},
+		{name: "with more keys", body: `{"type":"x","value":[7,8],"proof":null}`, want: 7},
+		{name: "with white space", body: " {\r\n\"value\" : [ 7 ,\n8 ] }\n", want: 7},
+		{name: "the newer one outranks", body: `{"data":{"value":[1,1]},"value":[2,2]}`, want: 2},
+		{name: "the largest height", body: `{"value":[18446744073709551615,0]}`, want: 1<<64 - 1},
+
+		{name: "null", body: `{"value":null}`, noHeight: true},
+		{name: "null, older", body: `{"data":{"value":null},"meta":{}}`, noHeight: true},
+		{name: "null data", body: `{"data":null}`, noHeight: true},
+		{name: "an empty object", body: `{}`, noHeight: true},
+		{name: "an empty object, older", body: `{"data":{}}`, noHeight: true},
+
+		{name: "a null height", body: `{"value":[null,8]}`, problem: `the heights are "[null,8]", want two numbers`},
+		{name: "only nulls", body: `{"value":[null,null]}`, problem: "want two numbers"},
+		{name: "one number", body: `{"value":[7]}`, problem: `the heights are "[7]", want two numbers`},
+		{name: "three numbers", body: `{"value":[7,8,9]}`, problem: "want two numbers"},
+		{name: "no number", body: `{"value":[]}`, problem: "want two numbers"},
+		{name: "a negative height", body: `{"value":[-1,8]}`, problem: `the heights "[-1,8]" are not numbers`},
+		{name: "a height with a fraction", body: `{"value":[7.5,8]}`, problem: "are not numbers"},
+		{name: "a height as float", body: `{"value":[7.0,8]}`, problem: "are not numbers"},
+		{name: "a height with an exponent", body: `{"value":[1e3,8]}`, problem: "are not numbers"},
+		{name: "a height beyond the largest", body: `{"value":[18446744073709551616,8]}`, problem: "are not numbers"},
+		{name: "a height as text", body: `{"value":["7",8]}`, problem: "are not numbers"},
+		{name: "a bare number", body: `{"value":7}`, problem: "are not numbers"},
+		{name: "an object of heights", body: `{"value":{"height":7}}`, problem: "are not numbers"},
+		{name: "a long one is cut", body: `{"value":"` + strings.Repeat("x", 1000) + `"}`, problem: `the heights "\"` + strings.Repeat("x", 39) + `" are not numbers`},
+
+		{name: "nothing", body: "", problem: "the answer is not JSON of a known shape"},
+		{name: "HTML", body: "<html>", problem: "the answer is not JSON of a known shape"},
+		{name: "torn", body: `{"value":[12`, problem: "the answer is not JSON of a known shape"},
+		{name: "more than JSON", body: `{"value":[7,8]} {}`, problem: "the answer is not JSON of a known shape"},
+		{name: "a list", body: `[7,8]`, problem: "the answer is not JSON of a known shape"},
+		{name: "data as list", body: `{"data":[7,8]}`, problem: "the answer is not JSON of a known shape"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := ParseHeights([]byte(test.body))
+			assert.Equal(t, test.want, got)
+			switch {
+			case test.noHeight:
+				require.ErrorIs(t, err, ErrNoHeight)
+			case test.problem != none:
+				require.ErrorContains(t, err, test.problem)
+				require.NotErrorIs(t, err, ErrNoHeight)
+			default:
+				require.NoError(t, err)
+			}
+		})
+	}
+}
+
+func FuzzParseHeights(f *testing.F) {
+	for _, seed := range []string{
+		``, `{}`, `null`, `{"value":[123,456]}`, `{"data":{"value":[123,456]},"meta":{}}`, `{"value":null}`, `{"value":[null,1]}`,
+		`{"VALUE":[1,2],"value":[3,4]}`, `{"value":[18446744073709551616,-1.5e9]}`, `[[[[`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		height, err := ParseHeights(body)
+		if err != nil {
+			if height != 0 {
+				t.Fatalf("height %d with error %v", height, err)
+			}
+			return
+		}
+		if !json.Valid(body) {
+			t.Fatal("a height was read from what is no JSON")
+		}
+		if height > 0 && !strings.Contains(string(body), fmt.Sprint(height)) {
+			t.Fatalf("%d does not stand in %s", height, body)
+		}
+	})
+}
+
+// serve runs a node's server on the loopback address.
+func serve(t *testing.T, handler http.HandlerFunc) *Client {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return clientFor(t, server.Listener.Addr())
+}
+
+func clientFor(t *testing.T, addr net.Addr) *Client {
+	t.Helper()
+	at, err := netip.ParseAddrPort(addr.String())
+	require.NoError(t, err)
+	return NewClient(Config{Host: at.Addr().String(), Port: int(at.Port())})
+}
+
+func TestClientAsksForTheHeightAndClosesTheConnection(t *testing.T) {
+	var mu sync.Mutex
+	var asked []*http.Request
+	connections := map[string]bool{}
+	closed := make(chan struct{}, 10)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, r)
+		connections[r.RemoteAddr] = true
+		fmt.Fprintf(w, `{"value":[%d,1]}`, 40+len(asked))
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	server.Start()
+	defer server.Close()
+	client := clientFor(t, server.Listener.Addr())
+	for i := range uint64(3) {
+		height, err := client.Height(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, 41+i, height)
+		<-closed // a connection that stays open holds up the node's exit; here it would hang the test
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	assert.Len(t, connections, 3, "every query has a connection of its own")
+	for _, r := range asked {
+		assert.Equal(t, http.MethodGet, r.Method)
+		assert.Equal(t, "/modules/chain-state/state/current-heights/", r.RequestURI)
+		assert.True(t, r.Close)
+		assert.Empty(t, r.Header.Values("Accept-Encoding"))
+	}
+}
+
+func TestClientSendsConnectionClose(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a listener on the loopback address
+	require.NoError(t, err)
+	defer listener.Close()
+	request := make(chan string, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		text := make([]byte, 4096) // raw, because net/http's server takes the header away
+		n, _ := conn.Read(text)
+		request <- string(text[:n])
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"value\":[7,8]}")
+	}()
+	client := clientFor(t, listener.Addr())
+	height, err := client.Height(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, 7, height)
+	assert.Equal(t, "GET /modules/chain-state/state/current-heights/ HTTP/1.1\r\nHost: "+client.addr+
+		"\r\nUser-Agent: Go-http-client/1.1\r\nConnection: close\r\n\r\n", <-request)
+}
+
+func TestClientWorksOverIPv6(t *testing.T) {
+	listener, err := net.Listen("tcp", "[::1]:0") //nolint:noctx // a listener on the loopback address
+	if err != nil {
+		t.Skipf("this machine has no IPv6: %v", err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"value":[7,8]}`)
+	}))
+	require.NoError(t, server.Listener.Close())
+	server.Listener = listener
+	server.Start()
+	defer server.Close()
+	client := clientFor(t, listener.Addr())
+	assert.True(t, client.Answered())
+	height, err := client.Height(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, 7, height)
+}
+
+func TestClientDoesNotBelieveOtherAnswers(t *testing.T) {
+	good := `{"value":[7,8]}`
+	for _, test := range []struct {
+		name   string
+		handle http.HandlerFunc
+		want   string
+	}{
+		{"500 with a height", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, good)
+		}, "answered 500 Internal Server Error"},
+		{"404", http.NotFound, "answered 404 Not Found"},
+		{"204", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, "answered 204 No Content"},
+		{"a redirect, with a height", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != heightsRoute {
+				_, _ = io.WriteString(w, good) // where it leads
+				return
+			}
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(http.StatusFound)
+			_, _ = io.WriteString(w, good)
+		}, "answered 302 Found"},
+		{"an oversized body", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"padding":"`+strings.Repeat("x", answerLimit)+`","value":[7,8]}`)
+		}, "the answer is not JSON of a known shape"},
+		{"an oversized header", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Padding", strings.Repeat("x", 2*answerLimit))
+			_, _ = io.WriteString(w, good)
+		}, "cannot ask for the height"},
+		{"a body that breaks off", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, good)
+		}, "unexpected EOF"},
+		{"compression that nobody asked for", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = io.WriteString(w, "\x1f\x8b\x08")
+		}, "the answer is not JSON of a known shape"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			height, err := serve(t, test.handle).Height(t.Context())
+			require.ErrorContains(t, err, test.want)
+			assert.Zero(t, height)
+		})
+	}
+	t.Run("no height yet", func(t *testing.T) {
+		client := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"value":null}`) })
+		_, err := client.Height(t.Context())
+		require.ErrorIs(t, err, ErrNoHeight)
+		require.ErrorContains(t, err, client.url)
+	})
+	t.Run("as large as can be", func(t *testing.T) {
+		body := `{"padding":"","value":[7,8]}`
+		body = strings.Replace(body, `""`, `"`+strings.Repeat("x", answerLimit-len(body))+`"`, 1)
+		height, err := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }).Height(t.Context())
+		require.NoError(t, err)
+		assert.EqualValues(t, 7, height)
+	})
+}
+
+func TestQueryEndsByItselfWhereTheNodeHangs(t *testing.T) {
+	// Every one of these would hang for ever without a timeout over the whole query.
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	waits := func(r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}
+	for name, handle := range map[string]http.HandlerFunc{
+		"before the answer": func(_ http.ResponseWriter, r *http.Request) { waits(r) },
+		"after the header": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			waits(r)
+		},
+		"with a body that never ends": func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				_, _ = io.WriteString(w, " ")
+				if http.NewResponseController(w).Flush() != nil {
+					return
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			height, err := serve(t, handle).Height(context.Background())
+			require.Error(t, err)
+			assert.Zero(t, height)
+		})
+	}
+	t.Run("before it accepts", func(t *testing.T) {
+		t.Parallel()
+		listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a listener on the loopback address
+		require.NoError(t, err)
+		defer listener.Close() // the kernel takes the connection, nobody ever reads from it
+		_, err = clientFor(t, listener.Addr()).Height(context.Background())
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		assert.True(t, timeout.Timeout())
+	})
+}
+
+func TestQueryEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	client := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		cancel() // only now, with the query under way
+		<-r.Context().Done()
+	})
+	_, err := client.Height(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
+	proxied := make(chan string, 10)
+	proxy := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { proxied <- r.RequestURI }))
+	defer proxy.Close()
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"} {
+		t.Setenv(name, proxy.URL)
+	}
+	t.Setenv("NO_PROXY", "")
+	t.Setenv("no_proxy", "")
+	// net/http never uses a proxy for the loopback address, so the address is one that would be proxied.
+	client := NewClient(Config{Host: "192.0.2.1", Port: 12346})
+	var dialed []string
+	transport, ok := client.http.Transport.(*http.Transport)
+	require.True(t, ok)
+	transport.DialContext = func(_ context.Context, _, addr string) (net.Conn, error) {
+		dialed = append(dialed, addr)
+		return nil, errors.New("not dialed in a test")
+	}
+	_, err := client.Height(t.Context())
+	require.ErrorContains(t, err, "not dialed in a test")
+	assert.Equal(t, []string{"192.0.2.1:12346"}, dialed)
+	assert.Empty(t, proxied)
+}
+
+func TestNodeThatIsNotThereIsAnError(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a listener on the loopback address
+	require.NoError(t, err)
+	client := clientFor(t, listener.Addr())
+	assert.True(t, client.Answered(), "somebody listens")
+	require.NoError(t, listener.Close())
+	assert.False(t, client.Answered(), "nobody listens any more")
+	_, err = client.Height(t.Context())
+	require.ErrorContains(t, err, "cannot ask for the height: ")
+	require.ErrorContains(t, err, "connection refused")
+}
+
+func TestAnsweredSendsNothing(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a listener on the loopback address
+	require.NoError(t, err)
+	defer listener.Close()
+	require.True(t, clientFor(t, listener.Addr()).Answered())
+	conn, err := listener.Accept()
+	require.NoError(t, err)
+	defer conn.Close()
+	text, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	assert.Empty(t, text)
+}

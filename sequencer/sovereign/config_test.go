@@ -1,0 +1,238 @@
+package sovereign
+
+import (
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// realConfig has what a node's config has around the values that we read.
+const realConfig = `# The config of a node.
+[da]
+rpc_url = "ws://localhost:26658"
+namespaces = ["a", "b"]
+
+[storage]
+path = "rollup-state"
+user_commit_concurrency = 1
+
+[runner]
+da_polling_interval_ms = 10_000
+genesis_height = 3
+
+[runner.http_config]
+bind_host = "0.0.0.0"
+bind_port = 12346
+public_address = "http://localhost:12346"
+
+[monitoring]
+telegraf_address = "udp://127.0.0.1:8094"
+
+[sequencer.preferred.postgres]
+connection_string = "postgres://user:secret@db/x"
+`
+
+func TestNodeConfigIsRead(t *testing.T) {
+	const port = "[runner.http_config]\nbind_port = 12346\n"
+	local := func(c Config) Config {
+		c.Host, c.Port = "127.0.0.1", 12346
+		return c
+	}
+	for _, test := range []struct {
+		name, text string
+		want       Config
+	}{
+		{"a real one", realConfig, local(Config{Storage: "rollup-state"})},
+		{"only the port", port, local(Config{})},
+		{"dotted keys", "runner.http_config.bind_port = 12346\nstorage.path = '/mnt/state'", local(Config{Storage: "/mnt/state"})},
+		{"inline tables", `runner = { http_config = { bind_port = 12_346, bind_host = "10.1.2.3" } }`, Config{Host: "10.1.2.3", Port: 12346}},
+		{"a hexadecimal port", "[runner.http_config]\nbind_port = 0x303A", local(Config{})},
+		{"CR LF and a byte order mark", "\uFEFF[runner.http_config]\r\nbind_port = 12346\r\n", local(Config{})},
+		{"the lowest port", "[runner.http_config]\nbind_port = 1", Config{Host: "127.0.0.1", Port: 1}},
+		{"the highest port", "[runner.http_config]\nbind_port = 65535", Config{Host: "127.0.0.1", Port: 65535}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := ParseConfig(test.text)
+			require.NoError(t, err)
+			assert.Equal(t, test.want, got)
+		})
+	}
+}
+
+func TestNodeIsAskedOnTheAddressItListensOn(t *testing.T) {
+	for _, test := range []struct{ bind, host, address string }{
+		{`"127.0.0.1"`, "127.0.0.1", "127.0.0.1:12346"},
+		{`"0.0.0.0"`, "127.0.0.1", "127.0.0.1:12346"},
+		{`""`, "127.0.0.1", "127.0.0.1:12346"},
+		{`"localhost"`, "127.0.0.1", "127.0.0.1:12346"},
+		{`"192.168.7.8"`, "192.168.7.8", "192.168.7.8:12346"},
+		{`"::"`, "::1", "[::1]:12346"},
+		{`"::1"`, "::1", "[::1]:12346"},
+		{`"0:0:0:0:0:0:0:0"`, "::1", "[::1]:12346"},
+		{`"2001:DB8:0:0::1"`, "2001:db8::1", "[2001:db8::1]:12346"},
+		{`"::ffff:10.0.0.1"`, "::ffff:10.0.0.1", "[::ffff:10.0.0.1]:12346"},
+	} {
+		t.Run(test.bind, func(t *testing.T) {
+			got, err := ParseConfig("[runner.http_config]\nbind_port = 12346\nbind_host = " + test.bind)
+			require.NoError(t, err)
+			assert.Equal(t, test.host, got.Host)
+			assert.Equal(t, test.address, got.Address())
+		})
+	}
+	for _, bind := range []string{"node.example", "127.0.0.1:12346", "[::1]", "10.0.0", "10.0.0.256", "010.0.0.1", "fe80::1%eth0", " 127.0.0.1"} {
+		t.Run("refused: "+bind, func(t *testing.T) {
+			_, err := ParseConfig("[runner.http_config]\nbind_port = 12346\nbind_host = '" + bind + "'")
+			assert.EqualError(t, err, `runner.http_config.bind_host is "`+bind+`", want an IP address`)
+		})
+	}
+}
+
+func TestNodeConfigThatIsWrongIsRefusedWithTheKey(t *testing.T) {
+	const missing = "runner.http_config.bind_port is missing: the height of the node is asked on that port"
+	for _, test := range []struct{ name, text, want string }{
+		{"empty", "", missing},
+		{"no port", "[runner.http_config]\nbind_host = '::1'", missing},
+		{"a port in another table", "[http_config]\nbind_port = 12346", missing},
+		{"port 0", "[runner.http_config]\nbind_port = 0", "runner.http_config.bind_port is 0, want 1 to 65535"},
+		{"port beyond the highest", "[runner.http_config]\nbind_port = 65536", "runner.http_config.bind_port is 65536, want 1 to 65535"},
+		{"port that would wrap to a good one", "[runner.http_config]\nbind_port = 4294979642", "runner.http_config.bind_port is 4294979642, want 1 to 65535"},
+		{"negative port", "[runner.http_config]\nbind_port = -1", "runner.http_config.bind_port is -1, want 1 to 65535"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg, err := ParseConfig(test.text)
+			require.EqualError(t, err, test.want)
+			assert.Zero(t, cfg)
+		})
+	}
+	for _, test := range []struct{ name, text, line, key string }{
+		{"port as text", "[runner.http_config]\nbind_port = \"12346\"", "line 2", "runner.http_config.bind_port"},
+		{"port with a fraction", "\n[runner.http_config]\nbind_port = 12346.0", "line 3", "runner.http_config.bind_port"},
+		{"port as list", "[runner.http_config]\nbind_port = [12346]", "line 2", "runner.http_config.bind_port"},
+		{"host as number", "[runner.http_config]\nbind_port = 1\nbind_host = 127", "line 3", "runner.http_config.bind_host"},
+		{"storage path as number", "[storage]\npath = 7", "line 2", "storage.path"},
+		{"runner as number", "runner = 7", "line 1", "runner"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg, err := ParseConfig(test.text)
+			require.ErrorContains(t, err, "not a node config: ")
+			require.ErrorContains(t, err, test.line)
+			require.ErrorContains(t, err, `"`+test.key+`"`)
+			assert.Zero(t, cfg)
+		})
+	}
+}
+
+func TestBadTOMLIsReportedWhereItStands(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		// The library begins what follows a value with the space before it.
+		{"in a line", "[runner.http_config]\nbind_port = 12346 x", "line 2, column 18: "},
+		{"at the start of a line", "x = 1\n= 2", "line 2, column 1: "},
+		{"at the end of a line", "[runner\n[storage]", "line 1, column 8: "},
+		{"at the start of the file", "= 1", "line 1, column 1: "},
+		{"at the end of the file", "a = ", "line 1, column 4: "},
+		{"an unterminated string", "a = 1\nx = \"open\ny = 1\n", "line 2, column 10: "},
+		{"a key twice", "a = 1\na = 2\n", "line 2, column 1: "},
+		{"after CR LF", "x = 1\r\n\r\n  y z = 1\r\n", "line 3, column 5: "},
+		{"after multi-byte text", "x = 1\n\"日本é\" = \"日本\" z", "line 2, column 13: "},
+		{"after a byte order mark", "\uFEFFx = 1\ny = ]", "line 2, column 5: "},
+		{"a number that is too large", "[runner.http_config]\nbind_port=99999999999999999999", "line 2, column 11: "},
+		{"JSON", `{"runner": {}}`, "line 1, column 1: "},
+		{"a program", "\x7fELF\x02\x01\x01\x00\x00", "line 1, column 1: "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := ParseConfig(test.text)
+			require.ErrorContains(t, err, "not valid TOML: ")
+			assert.Equal(t, test.want, err.Error()[:min(len(test.want), len(err.Error()))], "%s", err)
+		})
+	}
+}
+
+func TestReadConfigNamesTheFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.toml")
+	_, err := ReadConfig(path)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.EqualError(t, err, "cannot read the node config: open "+path+": no such file or directory")
+
+	require.NoError(t, os.WriteFile(path, []byte("[runner]\n"), 0o600))
+	_, err = ReadConfig(path)
+	require.EqualError(t, err, path+": runner.http_config.bind_port is missing: the height of the node is asked on that port")
+
+	require.NoError(t, os.WriteFile(path, []byte(realConfig), 0o600))
+	cfg, err := ReadConfig(path)
+	require.NoError(t, err)
+	assert.Equal(t, Config{Host: "127.0.0.1", Port: 12346, Storage: "rollup-state"}, cfg)
+}
+
+func TestStateIsEmptyWhereTheNodeWouldFindNone(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"empty", "fresh/lost+found", "full/state", "both/lost+found", "both/x", "hidden"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, name), 0o700))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "hidden", ".lock"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	require.NoError(t, os.Symlink("full", filepath.Join(dir, "link")))
+	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "broken")))
+	t.Chdir(dir)
+
+	for _, test := range []struct {
+		name, storage string
+		empty, known  bool
+		dir           string
+	}{
+		{"an empty directory", filepath.Join(dir, "empty"), true, true, dir + "/empty"},
+		{"a relative one", "empty", true, true, dir + "/empty"},
+		{"an absent one", "absent/state", true, true, dir + "/absent/state"},
+		{"a fresh file system", "fresh", true, true, dir + "/fresh"},
+		{"a state", "full", false, true, dir + "/full"},
+		{"a state on a file system of its own", "both", false, true, dir + "/both"},
+		{"a state by a link", "./link/", false, true, dir + "/link"},
+		{"a hidden file", "hidden", false, true, dir + "/hidden"},
+		{"a link that leads nowhere", "broken", true, true, dir + "/broken"},
+		{"a file", "file", false, false, dir + "/file"},
+		{"below a file", "file/state", false, false, dir + "/file/state"},
+		{"no storage path", "", false, false, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := Config{Storage: test.storage}
+			empty, known := cfg.StorageEmpty()
+			assert.Equal(t, test.empty, empty)
+			assert.Equal(t, test.known, known)
+			assert.Equal(t, test.dir, cfg.StorageDir())
+		})
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	for _, seed := range []string{
+		"", realConfig, "[runner\n", "runner.http_config.bind_port = 1", "\uFEFFa = \"\xff\"", "a=\x00",
+		"[runner.http_config]\r\nbind_port = 99999\r\nbind_host = \"::\"", "[[runner]]\nx = 2020-13-45",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg, err := ParseConfig(text)
+		if err != nil {
+			if cfg != (Config{}) {
+				t.Fatalf("%+v with error %v", cfg, err)
+			}
+			return
+		}
+		if cfg.Port < 1 || cfg.Port > 65535 {
+			t.Fatalf("port %d", cfg.Port)
+		}
+		if ip := net.ParseIP(cfg.Host); ip == nil || ip.IsUnspecified() && ip.String() != cfg.Host {
+			t.Fatalf("host %q", cfg.Host)
+		}
+		host, port, err := net.SplitHostPort(cfg.Address())
+		if err != nil || host != cfg.Host || port != strconv.Itoa(cfg.Port) {
+			t.Fatalf("address %q of %+v: %v", cfg.Address(), cfg, err)
+		}
+	})
+}
