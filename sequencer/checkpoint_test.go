@@ -65,7 +65,8 @@ func TestCheckpointTextIsMadeToBeReadAndEdited(t *testing.T) {
 	}{
 		{"every key", fullCheckpoint(), fullText},
 		{
-			"a first start", Checkpoint{BinaryPath: "/v0/rollup", Phase: PhaseRunning},
+			"a first start",
+			Checkpoint{BinaryPath: "/v0/rollup", Phase: PhaseRunning},
 			`{
   "version_index": 0,
   "binary_path": "/v0/rollup",

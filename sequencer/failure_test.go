@@ -16,8 +16,10 @@ func TestFailureReadsAsOneSentence(t *testing.T) {
 		f    *Failure
 		want string
 	}{
-		{"all parts", failf(78, "%s is broken", "version 1").because(fs.ErrNotExist).safe("nothing was started").next("mend %s", "it"),
-			"version 1 is broken: file does not exist; nothing was started; mend it"},
+		{
+			"all parts", failf(78, "%s is broken", "version 1").because(fs.ErrNotExist).safe("nothing was started").next("mend %s", "it"),
+			"version 1 is broken: file does not exist; nothing was started; mend it",
+		},
 		{"without a cause", failf(75, "it ended").safe("all is well").next("start again"), "it ended; all is well; start again"},
 		{"only what happened", failf(1, "it ended"), "it ended"},
 		{"without what is safe", failf(1, "it ended").next("start again"), "it ended; start again"},

@@ -60,7 +60,7 @@ func checkVersion(plan *Plan, i int) Problems {
 func checkExecutable(name string) error {
 	path, err := lookpath.Find(name, os.Getenv("PATH"))
 	if err != nil {
-		return err
+		return err //nolint:wrapcheck // it names the file and PATH
 	}
 	info, err := os.Stat(path)
 	switch {

@@ -44,7 +44,7 @@ type Process interface {
 	Signal(sig syscall.Signal) error
 }
 
-// StartError: a program could not be executed.
+// StartError says that a program could not be executed.
 type StartError struct {
 	// Code is CodeNotExecutable or CodeNotFound.
 	Code int

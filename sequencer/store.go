@@ -26,7 +26,7 @@ type FileStore struct {
 	onSave func(time.Duration)
 }
 
-// LockHeldError: another process holds the lock of a checkpoint.
+// LockHeldError says that another process holds the lock of a checkpoint.
 type LockHeldError struct {
 	// Path is the lock file.
 	Path string

@@ -108,15 +108,18 @@ func TestHolderIsKnownToBeGoneOnlyOnItsOwnHost(t *testing.T) {
 		message    string        // after the path
 	}{
 		{
-			"ended", `{"pid":` + strconv.Itoa(gone) + `,"host":"` + host + `"}`, LockHeldError{Pid: gone, Host: host, HolderGone: true},
+			"ended", `{"pid":` + strconv.Itoa(gone) + `,"host":"` + host + `"}`,
+			LockHeldError{Pid: gone, Host: host, HolderGone: true},
 			" is locked: the entrypoint with pid " + strconv.Itoa(gone) + " has ended, but a node or migration that it started still runs",
 		},
 		{
-			"alive", `{"pid":` + strconv.Itoa(os.Getppid()) + `,"host":"` + host + `"}`, LockHeldError{Pid: os.Getppid(), Host: host},
+			"alive", `{"pid":` + strconv.Itoa(os.Getppid()) + `,"host":"` + host + `"}`,
+			LockHeldError{Pid: os.Getppid(), Host: host},
 			" is locked by the entrypoint with pid " + strconv.Itoa(os.Getppid()) + ` on host "` + host + `"`,
 		},
 		{
-			"on another host", `{"pid":` + strconv.Itoa(gone) + `,"host":"elsewhere"}`, LockHeldError{Pid: gone, Host: "elsewhere"},
+			"on another host", `{"pid":` + strconv.Itoa(gone) + `,"host":"elsewhere"}`,
+			LockHeldError{Pid: gone, Host: "elsewhere"},
 			" is locked by the entrypoint with pid " + strconv.Itoa(gone) + ` on host "elsewhere"`,
 		},
 		{"negative pid", `{"pid":-1,"host":"` + host + `"}`, LockHeldError{Pid: -1, Host: host}, ` is locked by the entrypoint with pid -1 on host "` + host + `"`},

@@ -11,7 +11,7 @@ func TestNearestKeyIsSuggested(t *testing.T) {
 		{"migraton_path", "migration_path"},
 		{"Stop_Height", "stop_height"},
 		{"stop-height", "stop_height"},
-		{"start_hieght", "start_height"},
+		{"sart_height", "start_height"},
 		{"rollup_binery", "rollup_binary"},
 		{"environment", ""},
 		{"nam", "name"},

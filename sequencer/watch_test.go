@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,9 +154,10 @@ func TestSilenceIsToldOnceAndSoIsItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		answers := true
+		var answers atomic.Bool
+		answers.Store(true)
 		w := startWatch(ctx, readerFunc(func(context.Context) (uint64, error) {
-			if answers {
+			if answers.Load() {
 				return 7, nil
 			}
 			return 0, errNoAnswer
@@ -172,14 +174,14 @@ func TestSilenceIsToldOnceAndSoIsItsEnd(t *testing.T) {
 		time.Sleep(time.Hour)
 		require.Nil(t, told(), "a node that answers is not silent")
 		for range 2 { // it can happen again
-			answers = false
+			answers.Store(false)
 			time.Sleep(silence - time.Second)
 			require.Nil(t, told(), "a moment of silence is nothing")
 			time.Sleep(3 * time.Second)
 			require.Equal(t, []bool{true}, told())
 			time.Sleep(time.Hour)
 			require.Nil(t, told(), "it is told once")
-			answers = true
+			answers.Store(true)
 			time.Sleep(2 * time.Second)
 			require.Equal(t, []bool{false}, told())
 			time.Sleep(time.Hour)

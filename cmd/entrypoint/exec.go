@@ -79,7 +79,7 @@ func execute(p program, log *slog.Logger, argv []string, options reaper.ExecOpti
 	}
 	exit, err := init.Exec(reaper.Command{Path: path, Args: argv, Foreground: true}, options)
 	if err != nil {
-		return reaper.ExitCodeForStartError(err), err //nolint:wrapcheck // it names the command
+		return reaper.ExitCodeForStartError(err), err
 	}
 	log.Info("command ended", slog.String("exit", exit.String()))
 	return exit.Status(), nil

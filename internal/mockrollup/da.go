@@ -106,7 +106,7 @@ func createDAFile(path string, params DAParams) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp.Name())
+	defer os.Remove(temp.Name()) //nolint:errcheck // after the link it is only clutter
 	encodeErr := json.NewEncoder(temp).Encode(params)
 	if err := errors.Join(encodeErr, temp.Chmod(0o644), temp.Close()); err != nil {
 		return err

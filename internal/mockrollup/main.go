@@ -1,6 +1,7 @@
 package mockrollup
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -72,7 +73,7 @@ func parseArgs(flags *pflag.FlagSet, args []string, stdio Stdio) (code int, ok b
 	if err == nil && flags.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument '%s' found", flags.Arg(0))
 	}
-	if err == pflag.ErrHelp {
+	if errors.Is(err, pflag.ErrHelp) {
 		fmt.Fprint(stdio.Out, usage)
 		return exitOK, false
 	}

@@ -18,7 +18,8 @@ func TestNodeArgumentsHaveTheOrderOfTheReference(t *testing.T) {
 		{"stop", 0, 100, nil, []string{"--rollup-config-path", "c.toml", "--stop-at-rollup-height", "100"}},
 		{"start", 101, 0, nil, []string{"--rollup-config-path", "c.toml", "--start-at-rollup-height", "101"}},
 		{
-			"all", 101, 200, []string{"--genesis-path", "g", "", "--start-at-rollup-height=7"},
+			"all", 101, 200,
+			[]string{"--genesis-path", "g", "", "--start-at-rollup-height=7"},
 			[]string{"--rollup-config-path", "c.toml", "--start-at-rollup-height", "101", "--stop-at-rollup-height", "200", "--genesis-path", "g", "", "--start-at-rollup-height=7"},
 		},
 		{

@@ -23,7 +23,7 @@ const (
 	heightsRoute = "/modules/chain-state/state/current-heights/"
 )
 
-// ErrNoHeight: the node answered that it has no height yet (a null value, during start-up).
+// ErrNoHeight says that the node answered, but has no height yet (a null value, during start-up).
 var ErrNoHeight = errors.New("the node has no height yet")
 
 // Client asks one node for its height. It is safe for use by one goroutine at a time.
