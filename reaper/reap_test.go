@@ -101,6 +101,9 @@ func TestEveryExitIsReported(t *testing.T) {
 		case unix.SIGCHLD, unix.SIGCONT, unix.SIGURG, unix.SIGWINCH, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
 			continue // they do not kill
 		}
+		if ignoredAtStart&(1<<(sig-1)) != 0 {
+			continue // and so for children: posix_spawn(3), which make uses, leaves 32 and 33 like that
+		}
 		c := start(t, r, shell("ulimit -c 0; exec sleep 1000"))
 		require.NoError(t, c.Signal(sig))
 		e := exitOf(t, c)

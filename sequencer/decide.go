@@ -53,9 +53,11 @@ type Evidence struct {
 	Start, Stop uint64
 	// Last is the last height that this process told, nil where it told none.
 	Last *Reading
-	// Rate is how fast the height rose, in blocks per second, and Age how old the last reading is.
-	Rate float64
-	Age  time.Duration
+	// Rate is how fast the height rose, in blocks per second, and Age how old the last reading is. RateUnknown: there was
+	// only one reading, as in a resync that took no longer than that.
+	Rate        float64
+	RateUnknown bool
+	Age         time.Duration
 	// Rose: the height rose while this process ran.
 	Rose bool
 	// Refusal is what the node said on stderr, nil where it refused nothing.
@@ -139,7 +141,7 @@ func decideSuccess(e Evidence) Decision {
 
 // plausible reports whether the node can have reached its stop height since the last reading.
 func (e Evidence) plausible() bool {
-	if e.Last == nil || e.Last.Height+plausibleSlack >= e.Stop {
+	if e.Last == nil || e.RateUnknown || e.Last.Height+plausibleSlack >= e.Stop {
 		return true
 	}
 	// Twice the rate: a resync is not steady.

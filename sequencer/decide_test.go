@@ -131,6 +131,7 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 		{"stop refused below it contradicts itself", node(exited(101), refused(stopRefused(200, 150))), fail(101), ""},
 		{"stop refused of another height", node(exited(101), refused(stopRefused(300, 300))), fail(101), "the node exited 101 (it never told a height)"},
 		{"stop refused of a version without one", node(exited(101), endless, refused(stopRefused(0, 0))), fail(101), ""},
+		{"stop refused beyond genesis of a version without one", node(exited(101), endless, refused(stopRefused(0, 250))), fail(101), ""},
 		{"stop refused of a version without one, quoted", node(exited(101), endless, refused(stopRefused(200, 200))), fail(101), ""},
 		{"stop refused contradicts a lower height read", node(exited(101), told(150), refused(stopRefused(200, 200))), fail(101), "the node exited 101 (last height read: 150, 0s before)"},
 		{"stop refused contradicts a higher height read", node(exited(101), told(201), refused(stopRefused(200, 200))), fail(101), ""},
@@ -253,6 +254,7 @@ func TestDecideKeepsItsPromisesForEveryEvidence(t *testing.T) {
 		}
 	})
 	assert.Zero(t, broken, "broken promises")
+	assert.NotZero(t, Complete, "a decision that nobody made is no success")
 	for action := Complete; action <= Fail; action++ {
 		assert.NotZero(t, seen[action], "the evidence never leads to %q", action)
 	}

@@ -308,13 +308,16 @@ func (n *nodeRun) collect() {
 	if n.assert {
 		e.Start = n.version.Start
 	}
-	e.Last, e.Rate = n.watch.last()
-	if e.Last != nil {
+	var known bool
+	if e.Last, e.Rate, known = n.watch.last(); e.Last != nil {
+		e.RateUnknown = !known
 		e.Age = time.Since(e.Last.At)
 		e.Rose = n.first != nil && e.Last.Height > n.first.Height
 	}
-	if refusal, ok := sovereign.ParseRefusal(n.stderr.bytes()); ok {
-		e.Refusal = &refusal
+	if e.Exit.Code != 0 { // only then a refusal is looked at, and the search is not for nothing
+		if refusal, ok := sovereign.ParseRefusal(n.stderr.bytes()); ok {
+			e.Refusal = &refusal
+		}
 	}
 	n.evidence = e
 }

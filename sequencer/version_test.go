@@ -54,6 +54,21 @@ func TestFastResyncWithoutAReadingIsVerified(t *testing.T) {
 	})
 }
 
+func TestResyncOfWhichOneHeightWasReadIsVerified(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t, act{v0, func(p *fakeProcess) {
+			height := uint64(3)
+			w := p.w
+			w.mu.Lock()
+			w.height = &height
+			w.mu.Unlock()
+			time.Sleep(pollDefault + pollFast) // one reading
+			p.exits(0)
+		}}, act{v0, refusesStop(20, 20)})
+		require.NoError(t, w.run())
+	})
+}
+
 func TestEarlyExitIsVerifiedOnce(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := oneVersion(t, act{v0, reaches(15)}, act{v0, reaches(15)})

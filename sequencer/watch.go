@@ -96,20 +96,19 @@ func (w *watch) add(r Reading) {
 }
 
 // last gives the newest reading, nil for none, and the rate in blocks per second: the faster one of the whole window
-// and of its last step, because a resync speeds up suddenly.
-func (w *watch) last() (*Reading, float64) {
+// and of its last step, because a resync speeds up suddenly. One reading alone makes no rate: it is 0, and not known.
+func (w *watch) last() (newest *Reading, rate float64, known bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := len(w.recent)
 	if n == 0 {
-		return nil, 0
+		return nil, 0, false
 	}
-	newest := w.recent[n-1]
-	rate := slope(w.recent[0], newest)
+	r := w.recent[n-1]
 	if n > 1 {
-		rate = max(rate, slope(w.recent[n-2], newest))
+		rate = max(slope(w.recent[0], r), slope(w.recent[n-2], r))
 	}
-	return &newest, rate
+	return &r, rate, n > 1
 }
 
 // slope is the rise from a to b in blocks per second, 0 where there is none.
@@ -124,7 +123,7 @@ func slope(a, b Reading) float64 {
 // pause is how long to wait for the next reading: a tenth of the time to the stop height, so that the last reading
 // before it is near, within bounds.
 func (w *watch) pause() time.Duration {
-	last, rate := w.last()
+	last, rate, _ := w.last()
 	switch {
 	case last == nil:
 		return pollDefault

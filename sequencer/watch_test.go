@@ -88,14 +88,14 @@ func TestRateIsTheFasterOfTheWindowAndItsLastStep(t *testing.T) {
 		}, 700, 100},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			last, rate := heightsAt(0, test.told...).last()
+			last, rate, _ := heightsAt(0, test.told...).last()
 			require.NotNil(t, last)
 			assert.Equal(t, test.height, last.Height)
 			assert.InDelta(t, test.rate, rate, 1e-6)
 		})
 	}
 	t.Run("none", func(t *testing.T) {
-		last, rate := (&watch{}).last()
+		last, rate , _ := (&watch{}).last()
 		assert.Nil(t, last)
 		assert.Zero(t, rate)
 	})
@@ -120,7 +120,7 @@ func TestHeightsAreReadMoreOftenAsTheStopHeightComesNear(t *testing.T) {
 		}
 		assert.Equal(t, pollSlow, longest)
 		assert.Equal(t, pollFast, shortest)
-		last, rate := w.last()
+		last, rate, _ := w.last()
 		assert.EqualValues(t, 999, last.Height)
 		assert.Greater(t, rate, 5.0)
 		assert.Less(t, len(read), 300, "a thousand blocks do not need a thousand questions")
@@ -134,7 +134,7 @@ func TestOnlyTheNewestReadingWaits(t *testing.T) {
 		w := startWatch(ctx, chainAt(100, 10), 0)
 		time.Sleep(time.Minute + time.Second/2) // nobody takes any: the readings go on all the same
 		synctest.Wait()
-		last, _ := w.last()
+		last, _, _ := w.last()
 		select {
 		case r := <-w.readings:
 			assert.Equal(t, *last, r)
@@ -199,7 +199,7 @@ func TestNodeThatNeverAnswersIsSilentAfterItsStart(t *testing.T) {
 		assert.True(t, <-w.silent)
 		assert.GreaterOrEqual(t, time.Since(began), silence)
 		assert.Less(t, time.Since(began), silence+2*pollDefault)
-		last, rate := w.last()
+		last, rate, _ := w.last()
 		assert.Nil(t, last)
 		assert.Zero(t, rate)
 	})
@@ -235,14 +235,14 @@ func TestReaderThatHangsDelaysNobody(t *testing.T) {
 		}), 0)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		last, _ := w.last() // does not wait for the reader
+		last, _, _ := w.last() // does not wait for the reader
 		require.NotNil(t, last)
 		assert.EqualValues(t, 10, last.Height)
 		assert.EqualValues(t, 10, (<-w.readings).Height)
 		cancel()
 		synctest.Wait()
 		assert.True(t, ended, "the watch ends with its context")
-		last, _ = w.last()
+		last, _, _ = w.last()
 		assert.EqualValues(t, 10, last.Height)
 		assert.Empty(t, w.readings)
 	})
