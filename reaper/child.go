@@ -101,6 +101,7 @@ func (c *Child) kill(target int, sig syscall.Signal) error {
 
 // noteStop records that a signal has stopped the child. Only the latest is kept.
 func (c *Child) noteStop(sig syscall.Signal) {
+	c.r.log.Info("process stopped", "pid", c.pid, "signal", name(sig))
 	select {
 	case <-c.stopped:
 	default:

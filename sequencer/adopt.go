@@ -12,7 +12,8 @@ func AdoptVersion(plan *Plan, old *Checkpoint, i int, migrated bool, digest stri
 			safe("the checkpoint is unchanged").next("name one of these")
 	}
 	v := plan.Versions[i]
-	c := Checkpoint{VersionIndex: i, BinaryPath: v.Binary, BinarySHA256: digest, Phase: PhaseRunning, MigrationCompleted: migrated}
+	c := Checkpoint{VersionIndex: i, BinaryPath: v.Binary, BinarySHA256: digest, Phase: PhaseRunning, MigrationCompleted: migrated && v.Migration != ""}
+	c.Started = i == 0 // the first version has no start height to assert, and its state is known by the operator's word
 	if v.Migration != "" && !migrated {
 		c.Phase = PhaseMigrating
 	}
@@ -20,7 +21,9 @@ func AdoptVersion(plan *Plan, old *Checkpoint, i int, migrated bool, digest stri
 		return c, nil
 	}
 	for _, done := range old.History {
-		if done.VersionIndex < i {
+		// A state that was restored may be below the height that was once proven: a migration that is due has it proven
+		// anew.
+		if done.VersionIndex < i-1 || done.VersionIndex == i-1 && c.Phase != PhaseMigrating {
 			c.History = append(c.History, done)
 		}
 	}

@@ -64,8 +64,8 @@ type Evidence struct {
 	Refusal *sovereign.Refusal
 	// Slack is the operator's --height-slack in blocks, nil where it was not given.
 	Slack *uint64
-	// MigrationFollows: the next version starts with a migration, which checks no height itself.
-	MigrationFollows bool
+	// ProofNeeded: what follows checks no height itself, because it is a migration, or because nothing follows.
+	ProofNeeded bool
 }
 
 // Action is what follows the exit of a node.
@@ -87,6 +87,22 @@ const (
 	Fail
 )
 
+// Cause is why a run fails. It is not told by the exit code, which may be the node's own.
+type Cause int
+
+const (
+	// NodeFailed: the node ended by a code or a signal of its own.
+	NodeFailed Cause = iota
+	// ExitedEarly: the node exited 0 and its stop height is not proven. Starting again is safe.
+	ExitedEarly
+	// StateBeyond: the durable height is above the version's stop height.
+	StateBeyond
+	// StateBelow: the durable height is below the version's start height.
+	StateBelow
+	// Overran: the node itself was seen above its stop height.
+	Overran
+)
+
 // Decision is what Decide says.
 type Decision struct {
 	Action Action
@@ -94,6 +110,8 @@ type Decision struct {
 	Proof Proof
 	// Code is the exit code, with Stopped and Fail.
 	Code int
+	// Cause is set with Fail.
+	Cause Cause
 	// Height is the durable height that a refusal told, in blocks; 0 otherwise.
 	Height uint64
 	// Reason is what happened, for the log and the failure.
@@ -105,7 +123,7 @@ type Decision struct {
 // A node exits 0 for three reasons: its stop height is committed; it was asked to stop; it is a replica that became
 // leader and wants to be started again. The last height read does not tell them apart for certain, because it is the
 // soft-confirmed one. So it counts only where the next version's own start check would catch a mistake, before
-// anything is written; where a migration follows, only a refusal that names the durable height does.
+// anything is written; where a migration or nothing follows, only a refusal that names the durable height does.
 func Decide(e Evidence) Decision {
 	if e.Exit.Signal == 0 && e.Exit.Code == 0 {
 		return decideSuccess(e)
@@ -126,17 +144,17 @@ func decideSuccess(e Evidence) Decision {
 	case e.StopRequested:
 		return Decision{Action: Stopped, Reason: "the node stopped as asked" + last}
 	case e.Stop == 0:
-		return Decision{Action: Fail, Code: CodeEarlyExit, Reason: "the node exited 0 although it has no stop height" + last}
+		return Decision{Action: Fail, Code: CodeEarlyExit, Cause: ExitedEarly, Reason: "the node exited 0 although it has no stop height" + last}
 	case e.Last != nil && e.Last.Height > e.Stop:
-		return Decision{Action: Fail, Code: CodeMismatch, Reason: fmt.Sprintf("the node ran past its stop height %d%s", e.Stop, last)}
+		return Decision{Action: Fail, Code: CodeMismatch, Cause: Overran, Reason: fmt.Sprintf("the node ran past its stop height %d%s", e.Stop, last)}
 	case e.Slack != nil && e.Last != nil && e.Last.Height >= e.Stop-min(*e.Slack, e.Stop):
 		return Decision{Action: Complete, Proof: ProofSlack, Reason: fmt.Sprintf("the node exited 0 within %d blocks of its stop height %d%s", *e.Slack, e.Stop, last)}
-	case e.Last != nil && e.Last.Height == e.Stop && !e.MigrationFollows:
+	case e.Last != nil && e.Last.Height == e.Stop && !e.ProofNeeded:
 		return Decision{Action: Complete, Proof: ProofHeight, Reason: "the node exited 0 at its stop height"}
 	case e.plausible():
 		return Decision{Action: Verify, Reason: "the node exited 0 and may have reached its stop height" + last}
 	}
-	return Decision{Action: Fail, Code: CodeEarlyExit, Reason: fmt.Sprintf("the node exited 0 before its stop height %d%s", e.Stop, last)}
+	return Decision{Action: Fail, Code: CodeEarlyExit, Cause: ExitedEarly, Reason: fmt.Sprintf("the node exited 0 before its stop height %d%s", e.Stop, last)}
 }
 
 // plausible reports whether the node can have reached its stop height since the last reading.
@@ -160,13 +178,13 @@ func decideRefusal(e Evidence) (Decision, bool) {
 	case r.Kind == sovereign.StopRefused && r.Requested == e.Stop && e.Stop > 0 && r.Current == e.Stop:
 		d.Action, d.Proof = Complete, ProofDurable
 	case r.Kind == sovereign.StopRefused && r.Requested == e.Stop && e.Stop > 0 && r.Current > e.Stop:
-		d.Action, d.Code = Fail, CodeMismatch
+		d.Action, d.Code, d.Cause = Fail, CodeMismatch, StateBeyond
 	case r.Kind != sovereign.StartRefused || r.Requested != e.Start || e.Start == 0:
 		return Decision{}, false
 	case r.Current+1 == e.Start: // refused although the height is the expected one
 		return Decision{}, false
 	case e.Stop > 0 && r.Current > e.Stop:
-		d.Action, d.Code = Fail, CodeMismatch
+		d.Action, d.Code, d.Cause = Fail, CodeMismatch, StateBeyond
 	case e.StopRequested: // what follows would be another start
 		d.Action = Stopped
 	case r.Current+1 < e.Start:

@@ -41,10 +41,11 @@ func node(exit Exit, change ...func(*Evidence)) Evidence {
 	return e
 }
 
+func readOnce(e *Evidence)                         { e.RateUnknown = true }
 func asked(e *Evidence)                            { e.StopRequested = true }
 func endless(e *Evidence)                          { e.Stop = 0 }
 func unasserted(e *Evidence)                       { e.Start = 0 }
-func migratesOn(e *Evidence)                       { e.MigrationFollows = true }
+func migratesOn(e *Evidence)                       { e.ProofNeeded = true }
 func told(h uint64) func(*Evidence)                { return func(e *Evidence) { e.Last = atHeight(h) } }
 func stopsAt(h uint64) func(*Evidence)             { return func(e *Evidence) { e.Stop = h } }
 func slack(n uint64) func(*Evidence)               { return func(e *Evidence) { e.Slack = slackOf(n) } }
@@ -55,7 +56,10 @@ func rising(rate float64, age time.Duration) func(*Evidence) {
 
 func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 	complete := func(p Proof) Decision { return Decision{Action: Complete, Proof: p} }
-	fail := func(code int) Decision { return Decision{Action: Fail, Code: code} }
+	fail := func(code int) Decision { return Decision{Action: Fail, Code: code, Cause: NodeFailed} }
+	early := Decision{Action: Fail, Code: 75, Cause: ExitedEarly}
+	overran := Decision{Action: Fail, Code: 78, Cause: Overran}
+	beyond := Decision{Action: Fail, Code: 78, Cause: StateBeyond}
 	at := func(d Decision, height uint64) Decision { d.Height = height; return d }
 	stopped, verify := Decision{Action: Stopped}, Decision{Action: Verify}
 	again, previous := Decision{Action: StartWithoutAssertion}, Decision{Action: FinishPrevious}
@@ -71,8 +75,8 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 		{"0 at the stop height of version 0 is complete", node(exited(0), unasserted, told(200)), complete(ProofHeight), ""},
 		{"0 at a stop height of 1 is complete", node(exited(0), unasserted, stopsAt(1), told(1)), complete(ProofHeight), ""},
 		{"0 at the stop height is only verified where a migration follows", node(exited(0), told(200), migratesOn), verify, "the node exited 0 and may have reached its stop height (last height read: 200, 0s before)"},
-		{"0 past the stop height", node(exited(0), told(201)), fail(78), "the node ran past its stop height 200 (last height read: 201, 0s before)"},
-		{"0 past the stop height, a migration follows", node(exited(0), told(201), migratesOn), fail(78), ""},
+		{"0 past the stop height", node(exited(0), told(201)), overran, "the node ran past its stop height 200 (last height read: 201, 0s before)"},
+		{"0 past the stop height, a migration follows", node(exited(0), told(201), migratesOn), overran, ""},
 
 		// Exit 0, nobody asked, the stop height is plausible.
 		{"0 and never a height", node(exited(0)), verify, "the node exited 0 and may have reached its stop height (it never told a height)"},
@@ -80,21 +84,26 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 		{"0 one block before", node(exited(0), told(199)), verify, ""},
 		{"0 ten blocks before", node(exited(0), told(190)), verify, ""},
 		{"0 ten blocks before, a migration follows", node(exited(0), told(190), migratesOn), verify, ""},
-		{"0 eleven blocks before", node(exited(0), told(189)), fail(75), "the node exited 0 before its stop height 200 (last height read: 189, 0s before)"},
+		{"0 eleven blocks before", node(exited(0), told(189)), early, "the node exited 0 before its stop height 200 (last height read: 189, 0s before)"},
 		{"0 below ten with a stop height of ten", node(exited(0), unasserted, stopsAt(10), told(0)), verify, ""},
 		{"0 in a resync that can have reached it at twice the rate", node(exited(0), told(100), rising(100, 500*time.Millisecond)), verify, ""},
-		{"0 in a resync that can just not have reached it", node(exited(0), told(100), rising(99, 500*time.Millisecond)), fail(75), "the node exited 0 before its stop height 200 (last height read: 100, 500ms before)"},
-		{"0 long after a height that did not rise", node(exited(0), told(100), rising(0, time.Hour)), fail(75), ""},
-		{"0 at once after a height that rose fast", node(exited(0), told(100), rising(1e6, 0)), fail(75), ""},
+		{"0 in a resync that can just not have reached it", node(exited(0), told(100), rising(99, 500*time.Millisecond)), early, "the node exited 0 before its stop height 200 (last height read: 100, 500ms before)"},
+		{"0 long after a height that did not rise", node(exited(0), told(100), rising(0, time.Hour)), early, ""},
+		{"0 at once after a height that rose fast", node(exited(0), told(100), rising(1e6, 0)), early, ""},
 		{"0 a little below a stop height at the end of the numbers", node(exited(0), stopsAt(1<<64-2), told(1<<64-7)), verify, ""},
 
+		{"0 after only one reading, which makes no rate", node(exited(0), told(100), readOnce), verify, ""},
+		{"0 after only one reading, a migration follows", node(exited(0), told(0), readOnce, migratesOn), verify, ""},
+		{"0 after only one reading, past the stop height", node(exited(0), told(201), readOnce), overran, ""},
+		{"0 after only one reading, at the stop height", node(exited(0), told(200), readOnce), complete(ProofHeight), ""},
+
 		// Exit 0, nobody asked, below.
-		{"0 far below", node(exited(0), told(120)), fail(75), ""},
-		{"0 far below, a migration follows", node(exited(0), told(120), migratesOn), fail(75), ""},
-		{"0 at genesis", node(exited(0), unasserted, told(0)), fail(75), ""},
-		{"0 without a stop height", node(exited(0), endless, told(500)), fail(75), "the node exited 0 although it has no stop height (last height read: 500, 0s before)"},
-		{"0 without a stop height and never a height", node(exited(0), endless), fail(75), ""},
-		{"0 without a stop height with slack", node(exited(0), endless, told(500), slack(1000)), fail(75), ""},
+		{"0 far below", node(exited(0), told(120)), early, ""},
+		{"0 far below, a migration follows", node(exited(0), told(120), migratesOn), early, ""},
+		{"0 at genesis", node(exited(0), unasserted, told(0)), early, ""},
+		{"0 without a stop height", node(exited(0), endless, told(500)), early, "the node exited 0 although it has no stop height (last height read: 500, 0s before)"},
+		{"0 without a stop height and never a height", node(exited(0), endless), early, ""},
+		{"0 without a stop height with slack", node(exited(0), endless, told(500), slack(1000)), early, ""},
 
 		// Exit 0 after a stop was requested.
 		{"0 as asked", node(exited(0), asked, told(150)), stopped, "the node stopped as asked (last height read: 150, 0s before)"},
@@ -107,7 +116,7 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 
 		// The reference's slack.
 		{"slack: within", node(exited(0), told(190), slack(10)), complete(ProofSlack), "the node exited 0 within 10 blocks of its stop height 200 (last height read: 190, 0s before)"},
-		{"slack: one below", node(exited(0), told(189), slack(10)), fail(75), ""},
+		{"slack: one below", node(exited(0), told(189), slack(10)), early, ""},
 		{"slack: one below, but plausible", node(exited(0), told(194), slack(5)), verify, ""},
 		{"slack: a migration follows", node(exited(0), told(195), slack(10), migratesOn), complete(ProofSlack), ""},
 		{"slack 0: at the stop height", node(exited(0), told(200), slack(0)), complete(ProofSlack), ""},
@@ -116,7 +125,7 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 		{"slack: as large as the stop height", node(exited(0), told(0), slack(200)), complete(ProofSlack), ""},
 		{"slack: larger than the stop height", node(exited(0), told(0), slack(201)), complete(ProofSlack), ""},
 		{"slack: the largest number", node(exited(0), told(0), slack(1<<64-1)), complete(ProofSlack), ""},
-		{"slack: past the stop height", node(exited(0), told(201), slack(10)), fail(78), ""},
+		{"slack: past the stop height", node(exited(0), told(201), slack(10)), overran, ""},
 		{"slack: never a height", node(exited(0), slack(10)), verify, ""},
 		{"slack: not for another exit", node(exited(1), told(200), slack(10)), fail(1), ""},
 
@@ -126,8 +135,8 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 		{"stop refused at the stop height, a migration follows", node(exited(101), migratesOn, refused(stopRefused(200, 200))), at(complete(ProofDurable), 200), ""},
 		{"stop refused at the stop height, any code", node(exited(1), refused(stopRefused(200, 200))), at(complete(ProofDurable), 200), ""},
 		{"stop refused at the stop height which the node also told", node(exited(101), told(200), refused(stopRefused(200, 200))), at(complete(ProofDurable), 200), ""},
-		{"stop refused beyond it", node(exited(101), refused(stopRefused(200, 250))), at(fail(78), 250), "the node refused to start: the state is at height 250"},
-		{"stop refused beyond it, as asked", node(exited(101), asked, refused(stopRefused(200, 250))), at(fail(78), 250), ""},
+		{"stop refused beyond it", node(exited(101), refused(stopRefused(200, 250))), at(beyond, 250), "the node refused to start: the state is at height 250"},
+		{"stop refused beyond it, as asked", node(exited(101), asked, refused(stopRefused(200, 250))), at(beyond, 250), ""},
 		{"stop refused below it contradicts itself", node(exited(101), refused(stopRefused(200, 150))), fail(101), ""},
 		{"stop refused of another height", node(exited(101), refused(stopRefused(300, 300))), fail(101), "the node exited 101 (it never told a height)"},
 		{"stop refused of a version without one", node(exited(101), endless, refused(stopRefused(0, 0))), fail(101), ""},
@@ -135,7 +144,7 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 		{"stop refused of a version without one, quoted", node(exited(101), endless, refused(stopRefused(200, 200))), fail(101), ""},
 		{"stop refused contradicts a lower height read", node(exited(101), told(150), refused(stopRefused(200, 200))), fail(101), "the node exited 101 (last height read: 150, 0s before)"},
 		{"stop refused contradicts a higher height read", node(exited(101), told(201), refused(stopRefused(200, 200))), fail(101), ""},
-		{"stop refused in a node that exits 0 is only a text", node(exited(0), told(150), refused(stopRefused(200, 200))), fail(75), ""},
+		{"stop refused in a node that exits 0 is only a text", node(exited(0), told(150), refused(stopRefused(200, 200))), early, ""},
 		{"stop refused in a node that exits 0 unread is only a text", node(exited(0), refused(stopRefused(200, 200))), verify, ""},
 		{"stop refused in a node that was killed is only a text", node(killedBy(syscall.SIGKILL), refused(stopRefused(200, 200))), fail(137), ""},
 
@@ -143,8 +152,8 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 		{"start refused in the middle", node(exited(101), refused(startRefused(101, 150))), at(again, 149), "the node refused to start: the state is at height 149"},
 		{"start refused just after the first block", node(exited(101), refused(startRefused(101, 102))), at(again, 101), ""},
 		{"start refused at the stop height", node(exited(101), refused(startRefused(101, 201))), at(again, 200), ""},
-		{"start refused beyond the stop height", node(exited(101), refused(startRefused(101, 202))), at(fail(78), 201), ""},
-		{"start refused beyond the stop height, as asked", node(exited(101), asked, refused(startRefused(101, 202))), at(fail(78), 201), ""},
+		{"start refused beyond the stop height", node(exited(101), refused(startRefused(101, 202))), at(beyond, 201), ""},
+		{"start refused beyond the stop height, as asked", node(exited(101), asked, refused(startRefused(101, 202))), at(beyond, 201), ""},
 		{"start refused without a stop height", node(exited(101), endless, refused(startRefused(101, 9999))), at(again, 9998), ""},
 		{"start refused below the start height", node(exited(101), refused(startRefused(101, 100))), at(previous, 99), "the node refused to start: the state is at height 99"},
 		{"start refused at genesis", node(exited(101), refused(startRefused(101, 1))), at(previous, 0), ""},
@@ -188,8 +197,8 @@ func TestDecideFollowsTheTableRowByRow(t *testing.T) {
 
 // describeEvidence is for failures: the pointers of an Evidence print as addresses.
 func describeEvidence(e Evidence) string {
-	text := fmt.Sprintf("%s, asked %t, start %d, stop %d, rate %g, age %s, rose %t, migration follows %t",
-		e.Exit, e.StopRequested, e.Start, e.Stop, e.Rate, e.Age, e.Rose, e.MigrationFollows)
+	text := fmt.Sprintf("%s, asked %t, start %d, stop %d, rate %g, age %s, rose %t, proof needed %t",
+		e.Exit, e.StopRequested, e.Start, e.Stop, e.Rate, e.Age, e.Rose, e.ProofNeeded)
 	if e.Last != nil {
 		text += fmt.Sprintf(", last %d", e.Last.Height)
 	}
@@ -224,9 +233,10 @@ func everyEvidence(f func(Evidence)) {
 			for _, refusal := range refusals {
 				for _, slack := range []*uint64{nil, slackOf(0), slackOf(10), slackOf(1000)} {
 					for _, speed := range []speed{{0, 0}, {1000, time.Second}} {
-						for bits := range 32 {
+						for bits := range 64 {
 							e := Evidence{Exit: exit, Last: last, Refusal: refusal, Slack: slack, Rate: speed.rate, Age: speed.age}
-							e.StopRequested, e.MigrationFollows, e.Rose = bits&1 != 0, bits&2 != 0, bits&4 != 0
+							e.StopRequested, e.ProofNeeded, e.Rose = bits&1 != 0, bits&2 != 0, bits&4 != 0
+							e.RateUnknown = bits&32 != 0
 							if bits&8 != 0 {
 								e.Start = decideStart
 							}
@@ -296,7 +306,7 @@ func brokenPromises(e Evidence, d Decision) []string {
 		!zero && !killed && stopText && refusal.Requested == e.Stop && refusal.Current == e.Stop))
 	promise("durable proof contradicts no height read", implies(d.Proof == ProofDurable && e.Last != nil, e.Last == nil || e.Last.Height == e.Stop))
 	promise("a height read is proof only at the stop height", implies(d.Proof == ProofHeight, zero && e.Last != nil && e.Last.Height == e.Stop))
-	promise("a height read is no proof before a migration", implies(d.Proof == ProofHeight, !e.MigrationFollows))
+	promise("a height read is no proof where one is needed", implies(d.Proof == ProofHeight, !e.ProofNeeded))
 	promise("slack counts only where it was given", implies(d.Proof == ProofSlack,
 		zero && e.Slack != nil && e.Last != nil && e.Last.Height+*e.Slack >= e.Stop))
 
@@ -314,6 +324,11 @@ func brokenPromises(e Evidence, d Decision) []string {
 	promise("exit 0 as asked is stopped", implies(zero && e.StopRequested, is(Stopped)))
 	promise("death by signal as asked is stopped", implies(killed && e.StopRequested, is(Stopped)))
 	promise("death by signal unasked is a failure", implies(killed && !e.StopRequested, is(Fail) && d.Code == 128+int(e.Exit.Signal)))
+	promise("only a failure has a cause", implies(d.Cause != NodeFailed, is(Fail)))
+	promise("exited early is 75, and only that", implies(is(Fail) && zero, (d.Code == CodeEarlyExit) == (d.Cause == ExitedEarly)))
+	promise("overran is what a height read says", implies(d.Cause == Overran, zero && e.Last != nil && e.Last.Height > e.Stop))
+	promise("the state is beyond where a refusal says so", (d.Cause == StateBeyond) == (is(Fail) && d.Height != 0))
+	promise("the state below is not decided here", d.Cause != StateBelow)
 	promise("a failure has a code", implies(is(Fail), d.Code != 0))
 	promise("a failure after exit 0 is 75 or 78", implies(is(Fail) && zero, d.Code == CodeEarlyExit || d.Code == CodeMismatch))
 	promise("a failure has the node's code, unless it refused", implies(is(Fail) && !zero && d.Height == 0, d.Code == e.Exit.Status()))

@@ -80,7 +80,7 @@ func (w *world) run() error {
 	o.Plan, o.Processes, o.Signals, o.Files = w.plan, w, w, &w.files
 	o.Log = slog.New(slog.NewTextHandler(&w.log, nil))
 	o.Heights = func(Version) (HeightReader, error) { return w, nil }
-	if w.store != nil {
+	if w.store != nil && o.Store == nil {
 		o.Store = w.store
 	}
 	err := Run(o)

@@ -34,7 +34,7 @@ func (s *sequence) migrate() error {
 		return s.migrationFailure(i, exit, stderr)
 	}
 	s.record.Phase, s.record.Started, s.record.MigrationCompleted = PhaseRunning, false, true
-	s.next = NextRun
+	s.next, s.arrived = NextRun, i
 	// The record comes before the sweep: a kill in between must not have the migration run twice.
 	recorded, swept := s.recordMigration(i), s.sweep()
 	if recorded != nil {
@@ -84,7 +84,7 @@ func (s *sequence) provePrevious(i int) error {
 		return failf(CodeMismatch, "the migration of %s needs %s to prove its stop height first", s.Plan.label(i), s.Plan.label(i-1)).
 			because(problems).safe("the migration was not started").next("put the files of %s back and start again", s.Plan.label(i-1))
 	}
-	proof, err := s.complete(i-1, false)
+	proof, err := s.complete(i-1, i > 1)
 	if err != nil {
 		return err
 	}
@@ -166,5 +166,5 @@ func (s *sequence) migrationFailure(i int, exit Exit, stderr *tail) error {
 	if s.Plan.Versions[i].OnInterrupted == Halt {
 		return f.next("read what it wrote on stderr; the next start halts, as on_interrupted_migration says: restore the state from before and say 'entrypoint checkpoint set --version %d'", i)
 	}
-	return f.next("read what it wrote on stderr; the next start runs it again")
+	return f.next("read what it wrote on stderr; the next start runs it again: if it does not survive that, or if you restore the state from before, keep the entrypoint from being started and say 'entrypoint checkpoint set --version %d' first", i)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -13,6 +14,9 @@ import (
 
 // Disk is the Files of a real machine. The zero value is ready.
 type Disk struct {
+	// Checkpoint is the checkpoint file, empty for none. It may lie in the state directory, and is no state.
+	Checkpoint string
+
 	digests digests
 }
 
@@ -34,8 +38,20 @@ func (d *Disk) EmptyState(config string) (dir string, empty bool) {
 	if err != nil {
 		return "", false
 	}
-	empty, known := cfg.StorageEmpty()
+	empty, known := cfg.StorageEmpty(d.ofCheckpoint(cfg.StorageDir()))
 	return cfg.StorageDir(), known && empty
+}
+
+// ofCheckpoint gives a function that tells the names in dir which belong to the checkpoint.
+func (d *Disk) ofCheckpoint(dir string) func(name string) bool {
+	path, err := filepath.Abs(d.Checkpoint)
+	if d.Checkpoint == "" || err != nil || filepath.Dir(path) != dir {
+		return func(string) bool { return false }
+	}
+	base := filepath.Base(path)
+	return func(name string) bool {
+		return name == base || name == base+lockSuffix || isTemporary(base, name)
+	}
 }
 
 // checkVersion finds what is wrong with the files of version i.

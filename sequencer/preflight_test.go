@@ -202,3 +202,35 @@ func TestEmptyStateIsKnownByTheNodesConfig(t *testing.T) {
 		})
 	}
 }
+
+func TestCheckpointInTheStateDirectoryIsNoState(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		files []string
+		want  bool
+	}{
+		{"the checkpoint", []string{"checkpoint.json"}, true},
+		{"its lock and the leftover of a write too", []string{"checkpoint.json", "checkpoint.json.lock", ".checkpoint.json4711"}, true},
+		{"a state beside it", []string{"checkpoint.json", "CURRENT"}, false},
+		{"a copy of it", []string{"checkpoint.json.bak"}, false},
+		{"another dotfile", []string{".checkpoint.json"}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, write := deck(t)
+			config := write("config.toml", "storage.path = 'state'\nrunner.http_config.bind_port = 1\n", 0o644)
+			require.NoError(t, os.Mkdir(dir+"/state", 0o755))
+			for _, name := range test.files {
+				write("state/"+name, "x", 0o644)
+			}
+			t.Chdir(dir)
+			for _, checkpoint := range []string{"state/checkpoint.json", "./state/../state/checkpoint.json", dir + "/state/checkpoint.json"} {
+				_, empty := (&Disk{Checkpoint: checkpoint}).EmptyState(config)
+				assert.Equal(t, test.want, empty, checkpoint)
+			}
+			for _, checkpoint := range []string{"", "checkpoint.json", dir + "/checkpoint.json", dir + "/state"} {
+				_, empty := (&Disk{Checkpoint: checkpoint}).EmptyState(config)
+				assert.False(t, empty, "with the checkpoint %q it is somebody else's file", checkpoint)
+			}
+		})
+	}
+}

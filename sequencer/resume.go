@@ -54,7 +54,8 @@ func (at Position) inVersion(plan *Plan, v Version) (Position, error) {
 			safe("nothing was started, and the state may be half migrated").
 			next("put migration_path back, or, if the migration did complete, say so with 'entrypoint checkpoint set --version %d --migrated'", i)
 	case v.Migration == "" || record.MigrationCompleted:
-		record.Started = record.Started && record.Phase == PhaseRunning
+		// sov-rollup-manager moves its checkpoint before it migrates: at version 0 no migration has run.
+		record.Started = record.Started && record.Phase == PhaseRunning || record.Phase == "" && i == 0
 		record.Phase = PhaseRunning
 		return at, nil
 	case record.Phase == "":

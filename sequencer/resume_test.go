@@ -52,6 +52,10 @@ func TestResumeGoesOnWhereTheCheckpointSays(t *testing.T) {
 			"the reference's file with its migration completed", resumePlan(), new(migrated(at(1, "", false))),
 			Position{Next: NextRun, Record: migrated(at(1, PhaseRunning, false))},
 		},
+		{
+			"the reference's file at the first version", resumePlan(), new(at(0, "", false)),
+			Position{Next: NextRun, Record: at(0, PhaseRunning, true)},
+		},
 		{"running, never seen at a height", resumePlan(), new(at(2, PhaseRunning, false)), Position{Next: NextRun, Record: at(2, PhaseRunning, false)}},
 		{"running, seen at a height", resumePlan(), new(at(2, PhaseRunning, true)), Position{Next: NextRun, Record: at(2, PhaseRunning, true)}},
 		{
@@ -291,14 +295,16 @@ func TestAdoptedVersionIsTakenAtTheOperatorsWord(t *testing.T) {
 		migrated bool
 		want     Checkpoint
 	}{
-		{"the first", nil, 0, false, Checkpoint{BinaryPath: "/v0", BinarySHA256: "d", Phase: PhaseRunning}},
+		{"the first", nil, 0, false, Checkpoint{Started: true, BinaryPath: "/v0", BinarySHA256: "d", Phase: PhaseRunning}},
+		{"one without a migration, as migrated", nil, 2, true, Checkpoint{VersionIndex: 2, BinaryPath: "/v2", BinarySHA256: "d", Phase: PhaseRunning}},
 		{"one without a migration", nil, 2, false, Checkpoint{VersionIndex: 2, BinaryPath: "/v2", BinarySHA256: "d", Phase: PhaseRunning}},
 		{"one whose migration is due", nil, 1, false, Checkpoint{VersionIndex: 1, BinaryPath: "/v1", BinarySHA256: "d", Phase: PhaseMigrating}},
 		{"one whose migration has completed", nil, 1, true, Checkpoint{VersionIndex: 1, BinaryPath: "/v1", BinarySHA256: "d", Phase: PhaseRunning, MigrationCompleted: true}},
 		{"the last", nil, 3, false, Checkpoint{VersionIndex: 3, BinaryPath: "/v3", BinarySHA256: "d", Phase: PhaseRunning}},
 		{"a later one keeps the history", old, 3, false, Checkpoint{VersionIndex: 3, BinaryPath: "/v3", BinarySHA256: "d", Phase: PhaseRunning, History: history}},
 		{"the same forgets its own end", old, 2, false, Checkpoint{VersionIndex: 2, BinaryPath: "/v2", BinarySHA256: "d", Phase: PhaseRunning, History: history[:2]}},
-		{"an earlier one forgets what came after", old, 1, false, Checkpoint{VersionIndex: 1, BinaryPath: "/v1", BinarySHA256: "d", Phase: PhaseMigrating, History: history[:1]}},
+		{"an earlier one forgets what came after", old, 1, false, Checkpoint{VersionIndex: 1, BinaryPath: "/v1", BinarySHA256: "d", Phase: PhaseMigrating}}, // and the proof before a migration: the state may have been restored
+		{"an earlier one whose migration has completed", old, 1, true, Checkpoint{VersionIndex: 1, BinaryPath: "/v1", BinarySHA256: "d", Phase: PhaseRunning, MigrationCompleted: true, History: history[:1]}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := AdoptVersion(resumePlan(), test.old, test.i, test.migrated, "d")

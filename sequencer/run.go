@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -101,6 +102,8 @@ type Options struct {
 	// Slack, where not nil, is sov-rollup-manager's height slack, in blocks: exit 0 at most so far below the stop height
 	// counts as complete, without a proof.
 	Slack *uint64
+	// Held are signals other than a stop that came before the run, in their order: they are for the first node.
+	Held []syscall.Signal
 	// StopTimeout is how long a process may take after a stop signal was passed on to it, before SIGKILL; 0 for ever.
 	StopTimeout time.Duration
 	// WaitWhenFinished keeps a finished sequence up, idle, until it is asked to stop.
@@ -120,13 +123,35 @@ func Run(o Options) error {
 	if o.Stderr == nil {
 		o.Stderr = io.Discard
 	}
-	s := &sequence{Options: o}
+	s := &sequence{Options: o, held: o.Held}
 	err := s.run()
-	if errors.Is(err, errStopped) {
+	var f *Failure
+	switch {
+	case errors.Is(err, errStopped):
 		o.Log.Info("stopped", slog.String("reason", "a stop signal was received"))
 		return nil
+	case errors.As(err, &f):
+		f.Next = s.completeCommands(f.Next)
 	}
 	return err
+}
+
+// completeCommands gives the commands that a failure tells their files, so that they can be run as they are.
+func (s *sequence) completeCommands(text string) string {
+	file, ok := s.Store.(interface{ Path() string })
+	if !ok {
+		return text
+	}
+	const command = "entrypoint checkpoint set"
+	return strings.ReplaceAll(text, command, fmt.Sprintf("%s -c %s -f %s", command, quoted(s.Plan.File), quoted(file.Path())))
+}
+
+// quoted is name as a shell takes it.
+func quoted(name string) string {
+	if strings.ContainsAny(name, " \t\n'\"$&;|<>()*?[]`\\") {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
 }
 
 // sequence is the state of one run. Everything is done by one goroutine; only heights are read by another.
@@ -134,6 +159,9 @@ type sequence struct {
 	Options
 	record Checkpoint
 	next   Next
+	// arrived is the version that was handed over to in this run: until its node has run, the state is what the version
+	// before has made. 0 for none.
+	arrived int
 	// stopping is set by the first stop signal and never reset.
 	stopping bool
 	// held are signals for the node which came while there was none.
@@ -178,10 +206,14 @@ func (s *sequence) prepare() error {
 	}
 	s.record, s.next = at.Record, at.Next
 	if s.next == NextFinished {
-		return nil
+		return s.checkState(s.record.VersionIndex)
 	}
 	if err := s.checkAll(checkpoint); err != nil {
 		return err
+	}
+	if checkpoint == nil {
+		// Over an empty state everything that will be there is made under our eyes.
+		_, s.record.Started = s.Files.EmptyState(s.Plan.Versions[0].Config)
 	}
 	if s.stopRequested() {
 		return errStopped
@@ -202,10 +234,14 @@ func (s *sequence) load() (*Checkpoint, error) {
 		return nil, nil
 	}
 	c, found, err := s.Store.Load()
+	if errors.Is(err, ErrNoFile) {
+		return nil, failf(CodeCheckpointUnreadable, "the checkpoint cannot be read").because(err).
+			safe("nothing was started").next("mount the directory that holds the checkpoint, and name a file in it")
+	}
 	if err != nil {
 		return nil, failf(CodeCheckpointUnreadable, "the checkpoint cannot be read").because(err).
 			safe("nothing was started and the file was left as it is").
-			next("find out which version the state belongs to and say 'entrypoint checkpoint set --version N', with --migrated if its migration has completed; delete the file only if the state is empty")
+			next("say which version the state belongs to, as the last 'version started' in the log tells, with 'entrypoint checkpoint set --version N', and with --migrated if its migration has completed; a node refuses a wrong one; delete the file only if the state is empty")
 	}
 	if !found {
 		s.Log.Info("no checkpoint found", slog.String("detail", "starting with version 0"))
@@ -255,10 +291,10 @@ func (s *sequence) checkAll(checkpoint *Checkpoint) error {
 // checkState refuses a late version on an empty volume: its node would commit a genesis there before it notices.
 func (s *sequence) checkState(now int) error {
 	dir, empty := s.Files.EmptyState(s.Plan.Versions[now].Config)
-	if now == 0 || !empty {
+	if !empty || (now == 0 && s.next != NextFinished) {
 		return nil
 	}
-	return failf(CodeMismatch, "the checkpoint is at %s, but the state directory %s is empty", s.Plan.label(now), dir).
+	return failf(CodeMismatch, "the checkpoint is %s %s, but the state directory %s is empty", map[bool]string{true: "at the end of", false: "at"}[s.next == NextFinished], s.Plan.label(now), dir).
 		safe("nothing was started").
 		next("mount or restore the state, or, to sync again from genesis, delete the checkpoint too")
 }

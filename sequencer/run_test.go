@@ -58,7 +58,7 @@ func TestChainRunsThroughAllItsVersions(t *testing.T) {
 
 func TestLastVersionWithStopHeightFinishes(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v0, reaches(20)}, act{v1First, reaches(21, 40)})
+		w := newWorld(t, act{v0, reaches(20)}, act{v1First, reaches(21, 40)}, act{v1Later, refusesStop(40, 40)})
 		w.plan = twoVersions()
 		require.NoError(t, w.run())
 		assert.Equal(t, PhaseFinished, w.store.have.Phase)
@@ -117,7 +117,7 @@ func TestSignalsBeforeTheFirstStartReachTheNodeOnce(t *testing.T) {
 			assert.Empty(t, p.signals)
 			p.at(20)
 			p.exits(0)
-		}}}
+		}}, {v0, refusesStop(20, 20)}}
 		for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGHUP} {
 			w.signals <- sig
 		}
@@ -282,7 +282,7 @@ func TestFailedNoteThatTheNodeStartedIsTriedAgainAndStopsNothing(t *testing.T) {
 			time.Sleep(2 * silence)
 			p.at(20)
 			p.exits(0)
-		}}}
+		}}, {v0, refusesStop(20, 20)}}
 		w.store.fail = func(n int) error {
 			if n == 1 {
 				return errors.New("no space left on device")

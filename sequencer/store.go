@@ -14,6 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// lockSuffix makes the lock's name of the checkpoint's.
+const lockSuffix = ".lock"
+
+// isTemporary reports whether name is that of a temporary file for the checkpoint base: a dot before it, digits behind.
+func isTemporary(base, name string) bool {
+	number, ours := strings.CutPrefix(name, "."+base)
+	return ours && number != "" && strings.Trim(number, "0123456789") == ""
+}
+
 // checkpointLimit bounds, in bytes, what is read as a checkpoint.
 const checkpointLimit = 1 << 20
 
@@ -25,6 +34,10 @@ type FileStore struct {
 	// onSave, where set, is told how long a write took until it was durable.
 	onSave func(time.Duration)
 }
+
+// ErrNoFile says that something else than a file stands in the place of the checkpoint. Docker makes a directory there
+// for a bind mount of a file that does not exist.
+var ErrNoFile = errors.New("this is no regular file")
 
 // LockHeldError says that another process holds the lock of a checkpoint.
 type LockHeldError struct {
@@ -62,7 +75,7 @@ type holder struct {
 // inherited the descriptor has ended, and the kernel releases it after a crash or a power cut.
 func OpenFileStore(path string) (*FileStore, error) {
 	path = resolveLinks(path)
-	name := path + ".lock"
+	name := path + lockSuffix
 	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the lock of the checkpoint: %w", err)
@@ -141,8 +154,7 @@ func (s *FileStore) removeLeftovers() {
 	dir := filepath.Dir(s.path)
 	files, _ := os.ReadDir(dir)
 	for _, file := range files {
-		number, ours := strings.CutPrefix(file.Name(), "."+filepath.Base(s.path))
-		if ours && number != "" && strings.Trim(number, "0123456789") == "" && file.Type().IsRegular() {
+		if isTemporary(filepath.Base(s.path), file.Name()) && file.Type().IsRegular() {
 			_ = os.Remove(filepath.Join(dir, file.Name())) // a file that stays is only clutter
 		}
 	}
@@ -180,7 +192,7 @@ func ReadCheckpoint(path string) (c Checkpoint, found bool, err error) {
 	case err != nil:
 		return Checkpoint{}, false, fmt.Errorf("cannot read the checkpoint: %w", err)
 	case !info.Mode().IsRegular():
-		return Checkpoint{}, false, fmt.Errorf("%s is no regular file", path)
+		return Checkpoint{}, false, fmt.Errorf("%s: %w", path, ErrNoFile)
 	case info.Size() > checkpointLimit:
 		return Checkpoint{}, false, fmt.Errorf("%s has %d bytes: that is no checkpoint", path, info.Size())
 	}

@@ -429,13 +429,14 @@ func TestCheckpointThatCannotBeReadIsNoFirstStart(t *testing.T) {
 		{"empty", dir + "/empty: the file is empty"},
 		{"torn", dir + "/torn: the file is torn: it ends in the middle of the JSON text"},
 		{"huge", dir + "/huge has 1048577 bytes: that is no checkpoint"},
-		{"directory", dir + "/directory is no regular file"},
-		{"pipe", dir + "/pipe is no regular file"},
+		{"directory", dir + "/directory: this is no regular file"},
+		{"pipe", dir + "/pipe: this is no regular file"},
 		{"empty/below", "cannot read the checkpoint: stat " + dir + "/empty/below: not a directory"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, found, err := ReadCheckpoint(path(test.name))
 			require.EqualError(t, err, test.want)
+			assert.Equal(t, strings.Contains(test.want, "no regular file"), errors.Is(err, ErrNoFile))
 			assert.False(t, found)
 			assert.Zero(t, c)
 		})

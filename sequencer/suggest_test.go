@@ -31,6 +31,7 @@ func TestNearestKeyIsSuggested(t *testing.T) {
 		})
 	}
 	assert.Empty(t, suggest("anything", nil))
+	assert.Equal(t, suggest("nam", versionKeys), Suggest("nam", versionKeys))
 }
 
 func TestEditDistanceIsTheNumberOfEdits(t *testing.T) {

@@ -3,15 +3,17 @@ package sequencer
 import (
 	"bytes"
 	"strings"
+	"sync"
 )
 
 // tailSize is how much of a process's stderr is kept, in bytes: a refusal is one of the last things a node writes, but a
 // backtrace may follow it.
 const tailSize = 64 << 10
 
-// tail is a writer that keeps the end of what was written. The zero value is ready. It is written to until the process
-// is done, and read afterwards.
+// tail is a writer that keeps the end of what was written. The zero value is ready. Processes that a node leaves behind
+// may still write while it is read.
 type tail struct {
+	mu   sync.Mutex
 	ring []byte
 	next int  // where the next byte goes, once full
 	full bool // ring has tailSize bytes
@@ -19,6 +21,8 @@ type tail struct {
 
 // Write never fails.
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	n := len(p)
 	if over := len(p) - tailSize; over > 0 {
 		p = p[over:]
@@ -39,6 +43,8 @@ func (t *tail) Write(p []byte) (int, error) {
 
 // bytes gives what was kept, oldest first.
 func (t *tail) bytes() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	return append(bytes.Clone(t.ring[t.next:]), t.ring[:t.next]...)
 }
 

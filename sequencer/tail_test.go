@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -125,4 +126,20 @@ func TestLastLinesAreQuotedWithoutBlankOnes(t *testing.T) {
 		_, _ = kept.Write([]byte("the last\n"))
 		assert.Equal(t, "old line\nthe last", kept.lastLines(2))
 	})
+}
+
+func TestTailIsReadWhileALeftoverProcessStillWrites(t *testing.T) {
+	var kept tail
+	_, _ = kept.Write(pattern(tailSize))
+	var writers sync.WaitGroup
+	writers.Go(func() {
+		for range 100 {
+			_, _ = kept.Write([]byte("one more line\n"))
+		}
+	})
+	for range 20 {
+		require.Len(t, kept.bytes(), tailSize) // under -race this also finds what is not locked
+	}
+	writers.Wait()
+	require.Equal(t, "one more line", kept.lastLines(1))
 }

@@ -25,7 +25,7 @@ func (s *sequence) runVersion() error {
 // complete runs the node of version i until its stop height is reached, as often as that takes. assert has it assert
 // its start height at the first start.
 func (s *sequence) complete(i int, assert bool) (Proof, error) {
-	verified := false   // started once to verify, without progress since
+	var verify verification
 	behind := int64(-1) // the durable height at which the previous version was let run on
 	for {
 		run, err := s.runNode(i, assert)
@@ -40,17 +40,21 @@ func (s *sequence) complete(i int, assert bool) (Proof, error) {
 		case Stopped:
 			return "", s.stopped(i, run, d)
 		case Verify:
-			if verified && !run.evidence.Rose {
-				return "", s.failure(i, run, Decision{Action: Fail, Code: CodeEarlyExit, Reason: d.Reason + ", twice without progress"})
+			s.seen(i)
+			if !verify.again(run.evidence) {
+				return "", s.failure(i, run, Decision{Action: Fail, Code: CodeEarlyExit, Cause: ExitedEarly, Reason: d.Reason + ", again without progress"})
 			}
-			verified, assert = true, false
+			assert = false
 			s.Log.Info("verifying the stop height", slog.Int("version", i), slog.Uint64("stop_height", s.Plan.Versions[i].Stop),
-				slog.String("detail", "the node is started once more: it refuses its stop height if that is reached, and runs on if not"))
+				slog.String("detail", "the node is started once more; that it refuses its stop height as reached is the proof, and no error; otherwise it runs on"))
 		case StartWithoutAssertion:
+			if s.arrived == i {
+				return "", s.overrunUnseen(i, run, d)
+			}
 			assert = false
 		case FinishPrevious:
-			if int64(d.Height) <= behind || i == 0 || s.Plan.Versions[i].Migration != "" {
-				return "", s.failure(i, run, Decision{Action: Fail, Code: CodeMismatch, Height: d.Height, Reason: d.Reason})
+			if f := s.cannotFinishPrevious(i, run, d, behind); f != nil {
+				return "", f
 			}
 			behind = int64(d.Height)
 			if err := s.finishPrevious(i, d.Height); err != nil {
@@ -60,6 +64,52 @@ func (s *sequence) complete(i int, assert bool) (Proof, error) {
 			return "", s.failure(i, run, d)
 		}
 	}
+}
+
+// verification counts the starts that were made to verify a stop height.
+type verification struct {
+	tries int // since the last progress
+	last  uint64
+}
+
+// blindVerifications is how often a node is started to verify while its heights do not tell whether it makes progress.
+const blindVerifications = 3
+
+// again reports whether a node that exited 0 may be started to verify: once, and again after each progress.
+func (v *verification) again(e Evidence) bool {
+	allowed := 1
+	if e.Last == nil || e.RateUnknown {
+		allowed = blindVerifications
+	}
+	if e.Last != nil {
+		if e.Rose || e.Last.Height > v.last {
+			v.tries = 0
+		}
+		v.last = e.Last.Height
+	}
+	v.tries++
+	return v.tries <= allowed
+}
+
+// seen notes that the version of the record has run under our eyes, so that it is known what its state went through.
+func (s *sequence) seen(i int) {
+	if i == s.record.VersionIndex {
+		s.record.Started = true
+	}
+}
+
+// cannotFinishPrevious says why version i-1 may not run on although the state is below version i, nil where it may.
+func (s *sequence) cannotFinishPrevious(i int, run *nodeRun, d Decision, behind int64) error {
+	below := Decision{Action: Fail, Code: CodeMismatch, Cause: StateBelow, Height: d.Height, Reason: d.Reason}
+	switch {
+	case i == 0 || s.Plan.Versions[i].Migration != "" || d.Height+1 < s.Plan.Versions[i-1].Start:
+		return s.failure(i, run, below)
+	case int64(d.Height) <= behind:
+		early := Decision{Action: Fail, Code: CodeEarlyExit, Cause: ExitedEarly}
+		early.Reason = fmt.Sprintf("%s, and version %d exited 0 there again without progress", d.Reason, i-1)
+		return s.failure(i-1, run, early)
+	}
+	return nil
 }
 
 // finishPrevious lets version i-1 run on to its stop height, because the node of version i found the state below its
@@ -97,6 +147,9 @@ func (s *sequence) handOver(proof Proof) error {
 		return s.save(fmt.Sprintf("%s is complete at height %d and the state is safe", s.Plan.label(i), v.Stop))
 	}
 	next := s.Plan.Versions[i+1]
+	if next.Migration != "" && i == 0 && !s.record.Started {
+		return s.unknownMigration(v.Stop)
+	}
 	if problems := s.Files.Check(s.Plan, i+1); len(problems) > 0 {
 		return failf(CodeMismatch, "%s is complete at height %d, but %s cannot follow", s.Plan.label(i), v.Stop, s.Plan.label(i+1)).
 			because(problems).safe("nothing of it was started and the checkpoint is unchanged").next("mend its files and start again")
@@ -110,7 +163,7 @@ func (s *sequence) handOver(proof Proof) error {
 	if err := s.addDigest(&after); err != nil {
 		return err
 	}
-	s.record = after
+	s.record, s.arrived = after, i+1
 	return s.save(fmt.Sprintf("%s is complete at height %d and nothing of %s was started", s.Plan.label(i), v.Stop, s.Plan.label(i+1)))
 }
 
@@ -125,10 +178,13 @@ type nodeRun struct {
 	stderr   *tail
 	first    *Reading // the first height that it told
 	evidence Evidence
+	// stranger: somebody else answers on the node's port.
+	stranger bool
 	// doomed is why we end it ourselves, nil where we do not.
 	doomed *Failure
 	// kill fires when SIGKILL is due.
-	kill <-chan time.Time
+	kill    <-chan time.Time
+	killDue time.Time
 	// nextRecord is when a failed write of "started" is tried again.
 	nextRecord time.Time
 }
@@ -153,6 +209,7 @@ func (s *sequence) runNode(i int, assert bool) (*nodeRun, error) {
 	defer cancel()
 	if stranger {
 		// Whoever answers there is not our node: its heights would be taken for evidence.
+		n.stranger = true
 		s.Log.Warn("height unknown", slog.String("detail", "another process answered on the node's port before the node was started; its heights are not believed"))
 		n.watch = &watch{}
 	} else {
@@ -220,8 +277,8 @@ func (n *nodeRun) loop() {
 func (n *nodeRun) signal(sig syscall.Signal) {
 	if isStop(sig) {
 		n.s.requestStop(sig)
-		if n.kill == nil && n.s.StopTimeout > 0 {
-			n.kill = time.After(n.s.StopTimeout)
+		if n.s.StopTimeout > 0 {
+			n.killAfter(n.s.StopTimeout)
 		}
 	}
 	n.forward(sig)
@@ -295,7 +352,16 @@ func (n *nodeRun) end(why *Failure) {
 	n.doomed = why
 	n.s.Log.Error("stopping the node", slog.Int("version", n.index), slog.String("reason", why.What))
 	n.forward(syscall.SIGTERM)
-	n.kill = time.After(grace)
+	n.killAfter(grace)
+}
+
+// killAfter has SIGKILL sent after limit, unless it is due earlier already.
+func (n *nodeRun) killAfter(limit time.Duration) {
+	due := time.Now().Add(limit)
+	if n.kill != nil && !due.Before(n.killDue) {
+		return
+	}
+	n.kill, n.killDue = time.After(limit), due
 }
 
 // collect gathers the evidence, at once after the exit.
@@ -303,7 +369,7 @@ func (n *nodeRun) collect() {
 	n.s.stopRequested() // a stop signal that came with the exit counts
 	e := Evidence{
 		Exit: n.process.Exit(), StopRequested: n.s.stopping, Stop: n.version.Stop, Slack: n.s.Slack,
-		MigrationFollows: n.index < n.s.Plan.Last() && n.s.Plan.Versions[n.index+1].Migration != "",
+		ProofNeeded: n.index == n.s.Plan.Last() || n.s.Plan.Versions[n.index+1].Migration != "",
 	}
 	if n.assert {
 		e.Start = n.version.Start

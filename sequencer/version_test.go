@@ -20,7 +20,7 @@ func oneVersion(t *testing.T, acts ...act) *world {
 
 func TestRestartInMidVersionDoesNotAssertTheStartHeight(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v1Later, reaches(30, 40)})
+		w := newWorld(t, act{v1Later, reaches(30, 40)}, act{v1Later, refusesStop(40, 40)})
 		w.plan = twoVersions()
 		w.store.have = record(1, PhaseRunning, true)
 		require.NoError(t, w.run())
@@ -29,7 +29,7 @@ func TestRestartInMidVersionDoesNotAssertTheStartHeight(t *testing.T) {
 
 func TestStartHeightIsAssertedAgainUntilTheNodeToldAHeight(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v1First, refusesStart(21, 30)}, act{v1Later, reaches(30, 40)})
+		w := newWorld(t, act{v1First, refusesStart(21, 30)}, act{v1Later, reaches(30, 40)}, act{v1Later, refusesStop(40, 40)})
 		w.plan = twoVersions()
 		w.store.have = record(1, PhaseRunning, false)
 		require.NoError(t, w.run())
@@ -38,7 +38,7 @@ func TestStartHeightIsAssertedAgainUntilTheNodeToldAHeight(t *testing.T) {
 
 func TestCompletionIsProvenByRefusalAfterARestart(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v0, refusesStop(20, 20)}, act{v1First, reaches(40)})
+		w := newWorld(t, act{v0, refusesStop(20, 20)}, act{v1First, reaches(40)}, act{v1Later, refusesStop(40, 40)})
 		w.plan = twoVersions()
 		w.store.have = record(0, PhaseRunning, true)
 		require.NoError(t, w.run())
@@ -73,15 +73,22 @@ func TestEarlyExitIsVerifiedOnce(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := oneVersion(t, act{v0, reaches(15)}, act{v0, reaches(15)})
 		f := w.fails(CodeEarlyExit)
-		assert.Contains(t, f.What, "twice without progress")
+		assert.Contains(t, f.What, "again without progress")
 		assert.Equal(t, 0, w.store.have.VersionIndex)
 		assert.Empty(t, w.store.have.History)
 	})
 }
 
+func TestVerificationWithoutHeightsIsTriedThreeTimes(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t, act{v0, exits(0)}, act{v0, exits(0)}, act{v0, exits(0)}, act{v0, exits(0)})
+		assert.Contains(t, w.fails(CodeEarlyExit).What, "never told a height), again without progress")
+	})
+}
+
 func TestProgressAllowsAnotherVerification(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := oneVersion(t, act{v0, reaches(15)}, act{v0, reaches(15, 16)}, act{v0, reaches(16, 19)}, act{v0, reaches(20)})
+		w := oneVersion(t, act{v0, reaches(15)}, act{v0, reaches(15, 16)}, act{v0, reaches(16, 19)}, act{v0, refusesStop(20, 20)})
 		require.NoError(t, w.run())
 	})
 }
@@ -117,7 +124,8 @@ func TestLeaderRestartAtTheStopHeightLetsThePreviousVersionFinish(t *testing.T) 
 			act{v0, reaches(1, 20)},
 			act{v1First, refusesStart(21, 18)}, // durable 17
 			act{v0, reaches(17, 20)},
-			act{v1First, reaches(21, 40)})
+			act{v1First, reaches(21, 40)},
+			act{v1Later, refusesStop(40, 40)})
 		w.plan = twoVersions()
 		require.NoError(t, w.run())
 		assert.Contains(t, w.events(), "previous version was not complete")
@@ -132,10 +140,162 @@ func TestPreviousVersionIsLetRunOnOnlyAsLongAsItGetsOn(t *testing.T) {
 		w := newWorld(t, act{v1First, refusesStart(21, 18)}, act{v0, reaches(17, 20)}, act{v1First, refusesStart(21, 18)})
 		w.plan = twoVersions()
 		w.store.have = record(1, PhaseRunning, false)
-		f := w.fails(CodeMismatch)
-		assert.Contains(t, f.Next, "below start_height 21")
+		f := w.fails(CodeEarlyExit)
+		assert.Contains(t, f.What, "version 0 exited 0 there again without progress")
+		assert.Contains(t, f.Next, "start again")
 	})
 }
+
+func TestStateOlderThanThePreviousVersionIsRefused(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v2First, refusesStart(41, 16)}) // durable 15: version 0 has made it
+		w.store.have = record(2, PhaseRunning, false)
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.Next, "restore the state that belongs to the checkpoint")
+	})
+}
+
+func TestProofBeforeAMigrationAssertsTheStartHeightToo(t *testing.T) {
+	plan := threeVersions()
+	plan.Versions[1].Migration, plan.Versions[2].Migration = "", "/m2"
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1First, refusesStart(21, 31)}, act{v1Later, refusesStop(40, 40)}, act{"/m2 --rollup-config-path c2", exits(8)})
+		w.plan = plan
+		w.store.have = record(2, PhaseMigrating, false)
+		w.fails(8)
+	})
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1First, refusesStart(21, 13)}, act{v0, reaches(12, 20)}, act{v1First, exits(9)})
+		w.plan = plan
+		w.store.have = record(2, PhaseMigrating, false)
+		w.fails(9)
+	})
+}
+
+// v0 was not seen above its stop height, but v1's node finds blocks there which it has not made.
+func TestUnseenOverrunIsFoundByTheNextVersion(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(20)}, act{v1First, refusesStart(21, 24)})
+		w.plan = twoVersions()
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.What, "the state is at height 23, beyond the stop height 20 of version 0")
+		assert.Contains(t, f.Next, "above height 20 was made by the wrong version")
+	})
+}
+
+// A deleted checkpoint, or none at all, does not tell whether the migration at that very height has run.
+func TestMigrationIsNotRunOnAStateOfUnknownPast(t *testing.T) {
+	refused := []act{{v0, refusesStop(20, 20)}}
+	t.Run("checkpoint absent", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, refused...)
+			f := w.fails(CodeMismatch)
+			assert.Contains(t, f.Next, "entrypoint checkpoint set --version 1'")
+			assert.Contains(t, f.Next, "entrypoint checkpoint set --version 1 --migrated")
+
+			again := newWorld(t, refused...)
+			again.store = w.store
+			again.fails(CodeMismatch)
+		})
+	})
+	t.Run("no checkpoint file", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, refused...)
+			w.store = nil
+			assert.Contains(t, w.fails(CodeMismatch).Next, "--checkpoint-file")
+		})
+	})
+	t.Run("seen to run", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, act{v0, exits(0)}, refused[0], act{m1, exits(4)})
+			w.store = nil
+			w.fails(4)
+		})
+	})
+	t.Run("begun over an empty state", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, refused[0], act{m1, exits(4)})
+			w.files.empty = true
+			w.fails(4)
+		})
+	})
+	t.Run("recorded by sov-rollup-manager", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, refused[0], act{m1, exits(4)})
+			w.store.have = &Checkpoint{BinaryPath: "/v0"}
+			w.fails(4)
+		})
+	})
+	t.Run("set by hand", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, refused[0], act{m1, exits(4)})
+			c, err := AdoptVersion(w.plan, nil, 0, false, "")
+			require.NoError(t, err)
+			w.store.have = &c
+			w.fails(4)
+		})
+	})
+}
+
+func TestFinishedSequenceOverAnEmptyStateIsRefused(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := oneVersion(t)
+		w.store.have = record(0, PhaseFinished, false)
+		w.store.have.History = []Completed{{StopHeight: 20, Proof: ProofDurable}}
+		w.files.empty = true
+		assert.Contains(t, w.fails(CodeMismatch).What, "at the end of version 0, but the state directory")
+	})
+}
+
+// The node's own exit code 75 or 78 is not one of ours.
+func TestExitCodesOfTheNodeAreNotTakenForOurs(t *testing.T) {
+	for _, code := range []int{CodeEarlyExit, CodeMismatch} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := newWorld(t, act{v1Later, func(p *fakeProcess) {
+					p.at(25)
+					p.exits(code)
+				}})
+				w.plan = twoVersions()
+				w.store.have = record(1, PhaseRunning, true)
+				assert.Contains(t, w.fails(code).Next, "read what the node wrote last on stderr")
+			})
+		})
+	}
+}
+
+func TestStopTimeoutIsNotPutOffByAnOverrun(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.options.StopTimeout = 5 * time.Second
+		w.acts = []act{{v0, func(p *fakeProcess) {
+			p.at(22)
+			p.gets(syscall.SIGTERM)
+			asked := time.Now()
+			w.signals <- syscall.SIGTERM
+			p.gets(syscall.SIGTERM)
+			p.gets(syscall.SIGKILL)
+			assert.Equal(t, 5*time.Second, time.Since(asked))
+			p.ends(Exit{Signal: syscall.SIGKILL})
+		}}}
+		w.fails(CodeMismatch)
+	})
+}
+
+func TestCommandsInAFailureCanBeRunAsTheyAre(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, refusesStop(20, 99)})
+		w.plan.File = "my manager.json"
+		o := w.options
+		o.Store = storeWithPath{w.store}
+		w.options = o
+		assert.Contains(t, w.fails(CodeMismatch).Next, "entrypoint checkpoint set -c 'my manager.json' -f /data/checkpoint.json --version 2'")
+	})
+}
+
+type storeWithPath struct{ *memoryStore }
+
+func (storeWithPath) Path() string { return "/data/checkpoint.json" }
 
 func TestMigratedVersionNeverGoesBackToThePreviousOne(t *testing.T) {
 	lives(t, func(t *testing.T) {
@@ -372,7 +532,7 @@ func TestSilenceIsWarnedOfOnce(t *testing.T) {
 			time.Sleep(10 * silence)
 			p.at(20)
 			p.exits(0)
-		}})
+		}}, act{v0, refusesStop(20, 20)})
 		require.NoError(t, w.run())
 		assert.Equal(t, 1, countEvents(w, "height unknown"))
 		assert.Equal(t, 1, countEvents(w, "height known again"))
@@ -448,11 +608,11 @@ func TestUnreadableNextVersionIsNotHandedOverTo(t *testing.T) {
 
 func TestLeftoversAreEndedBeforeAnythingFollows(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v0, reaches(20)}, act{v1First, reaches(40)})
+		w := newWorld(t, act{v0, reaches(20)}, act{v1First, reaches(40)}, act{v1Later, refusesStop(40, 40)})
 		w.plan = twoVersions()
 		w.leftovers = 2
 		require.NoError(t, w.run())
-		assert.Len(t, w.sweeps, 2)
+		assert.Len(t, w.sweeps, 3)
 		assert.Contains(t, w.events(), "leftover processes ended")
 	})
 	lives(t, func(t *testing.T) {

@@ -95,7 +95,7 @@ func TestRateIsTheFasterOfTheWindowAndItsLastStep(t *testing.T) {
 		})
 	}
 	t.Run("none", func(t *testing.T) {
-		last, rate , _ := (&watch{}).last()
+		last, rate, _ := (&watch{}).last()
 		assert.Nil(t, last)
 		assert.Zero(t, rate)
 	})

@@ -45,8 +45,10 @@ func handoffTable(with, without handoffs) string {
 		what          string
 		with, without []time.Duration
 	}{
-		{"to exec", with.toExec, without.toExec}, {"to first act", with.toFirstAct, without.toFirstAct},
-		{"of ours", with.ours, without.ours}, {"the write", with.write, without.write},
+		{"to exec", with.toExec, without.toExec},
+		{"to first act", with.toFirstAct, without.toFirstAct},
+		{"of ours", with.ours, without.ours},
+		{"the write", with.write, without.write},
 	} {
 		fmt.Fprintf(w, "%s\t%s\t%s\t\n", row.what, quantiles(row.with), quantiles(row.without))
 	}

@@ -55,9 +55,12 @@ type chain struct {
 	asFirst bool
 	// env is added to the program's environment.
 	env []string
+	// deaf, where set, has nobody read the program's log until it is closed.
+	deaf chan struct{}
 
 	program *program // nil before its start and after its end
 	args    []string // with which it was started last
+	lastLog string   // of the last program that has ended
 	// restarts is how often it may be started again in this phase; see phase.orchestrated.
 	restarts int
 	phase    string
@@ -260,7 +263,7 @@ func (c *chain) startWith(args ...string) {
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = c.dir, env, attr
-	c.program = startProgram(c.t, cmd)
+	c.program = startProgram(c.t, cmd, c.deaf)
 }
 
 // command runs the program to its end, beside the one that may run.
@@ -287,7 +290,7 @@ type program struct {
 	cursor int
 }
 
-func startProgram(t testing.TB, cmd *exec.Cmd) *program {
+func startProgram(t testing.TB, cmd *exec.Cmd, deaf <-chan struct{}) *program {
 	t.Helper()
 	read, write, err := os.Pipe()
 	require.NoError(t, err)
@@ -295,12 +298,18 @@ func startProgram(t testing.TB, cmd *exec.Cmd) *program {
 	cmd.Stderr = write
 	require.NoError(t, cmd.Start())
 	require.NoError(t, write.Close())
-	read1 := make(chan struct{})
-	go func() { defer close(read1); p.log.read(read) }()
+	complete := make(chan struct{})
+	go func() {
+		defer close(complete)
+		if deaf != nil {
+			<-deaf
+		}
+		p.log.read(read)
+	}()
 	go func() {
 		defer close(p.done)
 		_ = cmd.Wait()
-		<-read1
+		<-complete
 	}()
 	return p
 }

@@ -131,6 +131,7 @@ func checkpointSet(p program, args []string) int {
 	flags.StringVarP(&config, "config", "c", "", "JSON `FILE` that lists the versions")
 	flags.StringVarP(&path, "checkpoint-file", "f", "", "the checkpoint `FILE`; made if absent")
 	flags.IntVar(&index, "version", -1, "the version, from 0, to which the state belongs: its place `N` in the config")
+	flags.Lookup("version").DefValue = "0" // as "none" it is not worth showing
 	flags.BoolVar(&migrated, "migrated", false, "the migration of that version has completed and is not to be run")
 	if code, done := parseOrHelp(p, flags, setUsage, args); done {
 		return code
@@ -142,12 +143,27 @@ func checkpointSet(p program, args []string) int {
 	if err != nil {
 		return fail(p, err)
 	}
+	if err := checkMigrated(plan, index, migrated); err != nil {
+		return fail(p, err)
+	}
 	c, err := adopt(plan, path, index, migrated)
 	if err != nil {
 		return fail(p, err)
 	}
 	printCheckpoint(p.stdout, c, plan)
 	return 0
+}
+
+// checkMigrated refuses --migrated where there is no migration: whoever says it is mistaken about the version, or the
+// config is.
+func checkMigrated(plan *sequencer.Plan, index int, migrated bool) error {
+	if !migrated || index > plan.Last() || plan.Versions[index].Migration != "" {
+		return nil
+	}
+	return &sequencer.Failure{
+		Code: sequencer.CodeMismatch, What: fmt.Sprintf("version %d (%q) has no migration in %s", index, plan.Versions[index].Name, plan.File),
+		Safe: "the checkpoint is unchanged", Next: "look for the version that is meant, or leave --migrated out",
+	}
 }
 
 // adopt changes the checkpoint under its lock: a running sequence must not find another one under its feet.

@@ -14,11 +14,28 @@ func leaderAt(height uint64) func(*mockrollup.Mock) {
 	return func(m *mockrollup.Mock) { m.Role, m.LeaderRestartAt = "replica", height }
 }
 
+// mute is a node that tells no height itself, so that the test decides what is read: see told.
+func mute(faults func(*mockrollup.Mock)) func(*mockrollup.Mock) {
+	return func(m *mockrollup.Mock) { faults(m); m.HTTP = "off" }
+}
+
+// told has the node that was just started tell height n times. The first n-1 readings have arrived for certain then.
+func told(height, n uint64) func(*chain) {
+	return func(c *chain) {
+		c.t.Helper()
+		c.awaitEvent(on("version started"))
+		s := serveHeights(c, height)
+		c.awaitEvent(on("height known", fmt.Sprintf("height=%d", height)))
+		c.await("the height to be read", func() bool { return s.asked.Load() >= n })
+		s.close()
+	}
+}
+
 func TestLeaderRestartFarBelowTheStopHeightIsLeftToTheOrchestrator(t *testing.T) {
 	t.Parallel()
-	c := newChain(t, version{stop: 100, faults: leaderAt(20)}, version{migrates: true})
+	c := newChain(t, version{stop: 100, faults: mute(leaderAt(20))}, version{migrates: true})
 	c.run(
-		phase{name: "run", do: do(heights(15, 15), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=100"}},
+		phase{name: "run", do: do(heights(15, 15), start(), told(15, 3)), trace: []string{"start v0 stop=100"}},
 		phase{
 			name: "it becomes leader", do: heights(21, 15), exit: exits(75), trace: []string{"exit v0 0 at 15"},
 			says:       []string{"version 0: the node exited 0 before its stop height 100", "nothing of a later version was started", "start again"},
@@ -91,28 +108,19 @@ func TestLeaderRestartAtTheStopHeightIsNoCompletionWhereAMigrationFollows(t *tes
 }
 
 // deceived has v0 exit 0 at soft height 10 and durable height 8, after height 10 was read for certain.
-func deceived(c *chain) phase {
+func deceived() phase {
 	return phase{
-		name: "height 10 is read",
-		do: func(c *chain) {
-			heights(9, 8)(c)
-			c.start()
-			c.awaitEvent(on("version started", "version=0"))
-			c.awaitEqual("state", "8 version 0", true, c.stateInWords)
-			s := serveHeights(c, 10)
-			c.await("the height to be read", func() bool { return s.asked.Load() > 0 })
-			c.awaitEvent(on("height known", "version=0", "height=10"))
-			s.close()
-		},
+		name:  "height 10 is read",
+		do:    do(heights(9, 8), start(), told(10, 1)),
 		trace: []string{"start v0 stop=10"}, checkpoint: "0 running started", state: "8 version 0",
 	}
 }
 
 func TestLeaderRestartAtTheStopHeightIsHealedByTheNextVersion(t *testing.T) {
 	t.Parallel()
-	c := newChain(t, version{stop: 10, faults: func(m *mockrollup.Mock) { leaderAt(10)(m); m.HTTP = "off" }}, version{stop: 20}, version{})
+	c := newChain(t, version{stop: 10, faults: mute(leaderAt(10))}, version{stop: 20}, version{})
 	c.run(
-		deceived(c),
+		deceived(),
 		phase{
 			name: "it becomes leader", do: heights(10, 8),
 			events: []event{
@@ -141,9 +149,9 @@ func TestLeaderRestartAtTheStopHeightIsHealedByTheNextVersion(t *testing.T) {
 
 func TestHeightReadAtTheStopHeightIsNoProofWhereAMigrationFollows(t *testing.T) {
 	t.Parallel()
-	c := newChain(t, version{stop: 10, faults: func(m *mockrollup.Mock) { leaderAt(10)(m); m.HTTP = "off" }}, version{stop: 20, migrates: true}, version{})
+	c := newChain(t, version{stop: 10, faults: mute(leaderAt(10))}, version{stop: 20, migrates: true}, version{})
 	c.run(
-		deceived(c),
+		deceived(),
 		phase{
 			name: "it becomes leader", do: heights(10, 8),
 			events: []event{on("version exited", "decision=verify"), on("version started", "version=0")},
@@ -161,15 +169,42 @@ func TestHeightReadAtTheStopHeightIsNoProofWhereAMigrationFollows(t *testing.T) 
 
 func TestExitFarBelowTheStopHeightFailsEachTime(t *testing.T) {
 	t.Parallel()
-	early := func(m *mockrollup.Mock) { m.ExitEarlyAt = 20 }
+	early := mute(func(m *mockrollup.Mock) { m.ExitEarlyAt = 20 })
 	c := newChain(t, version{stop: 100, faults: early}, version{})
 	failed := phase{
 		name: "early exit", do: heights(20, 15), exit: exits(75), trace: []string{"exit v0 0 at 15"},
 		says:       []string{"before its stop height 100", "last height read: 15"},
 		checkpoint: "0 running started", state: "15 version 0",
 	}
-	again := phase{name: "run", do: do(heights(15, 15), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=100"}}
+	again := phase{name: "run", do: do(heights(15, 15), start(), told(15, 3)), trace: []string{"start v0 stop=100"}}
 	c.run(again, failed, again, failed)
+}
+
+// One reading makes no rate: a resync of which only the first height was seen may well be complete.
+func TestResyncWithOneReadingIsVerified(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, version{stop: 200, faults: mute(func(m *mockrollup.Mock) { m.ResyncRate = 1_000_000 })}, version{migrates: true})
+	c.run(phase{
+		name: "resync", do: do(start(), toldOnce(1), heights(203, 203)),
+		events: []event{on("version exited", "decision=verify", "reason~last height read: 1,"), on("height known", "version=1")},
+		trace: []string{
+			"start v0 stop=200", "exit v0 0 at 200", "start v0 stop=200", "exit v0 101 at 200",
+			"start v1 migration", "exit v1 migration 0 at 200", "start v1 start=201",
+		},
+		state: "203 version 1 migrated@200",
+	})
+}
+
+// toldOnce has the node that was just started tell height once, and no more.
+func toldOnce(height uint64) func(*chain) {
+	return func(c *chain) {
+		c.t.Helper()
+		c.awaitEvent(on("version started"))
+		s := serveHeights(c, height)
+		s.once.Store(true)
+		c.awaitEvent(on("height known", fmt.Sprintf("height=%d", height)))
+		s.close()
+	}
 }
 
 // Without a height and without progress a second verification would never end.

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"rollup-entrypoint/sequencer"
 )
 
 // envPrefix stands before a flag's name in the environment.
@@ -34,7 +37,7 @@ func newFlags(name string) *flagSet {
 // parse reads the arguments, and then the environment for each flag that was not among them.
 func (fs *flagSet) parse(args []string) error {
 	if err := fs.Parse(args); err != nil {
-		return err //nolint:wrapcheck // it says which flag
+		return fs.explain(err)
 	}
 	var problems []error
 	fs.VisitAll(func(f *pflag.Flag) {
@@ -50,6 +53,45 @@ func (fs *flagSet) parse(args []string) error {
 		fs.fromEnv[f.Name] = true
 	})
 	return errors.Join(problems...)
+}
+
+// explain says what an unknown flag may have been meant for.
+func (fs *flagSet) explain(err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	suggestion, hint := "", ""
+	if unknown.GetSpecifiedShortnames() == "" {
+		var known []string
+		fs.VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
+		suggestion = sequencer.Suggest("--"+unknown.GetSpecifiedName(), known)
+	}
+	if fs.Name() == "run" {
+		hint = ": arguments for the node stand after --"
+	}
+	return fmt.Errorf("%w%s%s", err, suggestion, hint)
+}
+
+// clusterVariable are the variables that Kubernetes makes for a service, here one whose name begins with entrypoint.
+var clusterVariable = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_.*)?)$`)
+
+// strayEnvironment gives a sentence for each environment variable that looks like that of a flag, and is not.
+func strayEnvironment(fs *flagSet) []string {
+	var known, stray []string
+	fs.VisitAll(func(f *pflag.Flag) { known = append(known, strings.TrimPrefix(envName(f.Name), envPrefix)) })
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		rest, ours := strings.CutPrefix(strings.ToUpper(name), envPrefix)
+		if !ours || name == envPrefix+rest && slices.Contains(known, rest) || clusterVariable.MatchString(name) {
+			continue
+		}
+		if suggestion := sequencer.Suggest(rest, known); suggestion != "" {
+			stray = append(stray, name+" is not a setting"+strings.Replace(suggestion, `"`, `"`+envPrefix, 1))
+		}
+	}
+	slices.Sort(stray)
+	return stray
 }
 
 // given reports whether the flag was set, and not to its default by leaving it out.

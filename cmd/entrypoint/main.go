@@ -59,6 +59,9 @@ func dispatch(p program, args []string) int {
 		fmt.Fprint(p.stdout, overview())
 		return 0
 	}
+	if len(args) > 0 && args[0] == "--version" {
+		args = append([]string{"version"}, args[1:]...)
+	}
 	name, rest := "run", args
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		name, rest = args[0], args[1:]
@@ -72,7 +75,16 @@ func dispatch(p program, args []string) int {
 		}
 		return c.run(p, rest)
 	}
-	return usageError(p, "", fmt.Errorf("unknown command %q", name))
+	return usageError(p, "", fmt.Errorf("unknown command %q%s\nTo run a program under the init: entrypoint exec -- %s",
+		name, sequencer.Suggest(name, commandNames()), strings.Join(args, " ")))
+}
+
+func commandNames() []string {
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.name)
+	}
+	return names
 }
 
 // usageError prints what is wrong with the command line and where to look.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -321,6 +322,25 @@ func TestUpgradeGoesOnWhenNobodyReadsTheLog(t *testing.T) {
 			c.program = nil
 		}, trace: []string{"signal v1 terminated", "exit v1 0 at 13"}},
 	)
+}
+
+func TestUpgradeGoesOnWhenTheReaderOfTheLogIsStuck(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, version{stop: 10, faults: func(m *mockrollup.Mock) { m.StderrFlood = 300_000 }}, version{stop: 20, migrates: true}, version{})
+	c.deaf = make(chan struct{})
+	hear := sync.OnceFunc(func() { close(c.deaf) })
+	t.Cleanup(hear)
+	c.run(
+		phase{
+			name: "upgrade", do: do(heights(13, 13), start()), trace: upgraded,
+			checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
+		},
+		phase{
+			name: "stop", do: func(c *chain) { hear(); send(syscall.SIGTERM)(c) }, exit: exits(0),
+			trace: []string{"signal v1 terminated", "exit v1 0 at 13"},
+		},
+	)
+	assert.Contains(t, c.lastLog, "bytes of log were dropped")
 }
 
 func TestInterruptedMigrationIsRunAgain(t *testing.T) {

@@ -85,7 +85,7 @@ func (c *chain) expect(p phase) {
 	case c.program == nil:
 	case p.exit != nil:
 		c.expectEnd(p)
-		c.program = nil
+		c.lastLog, c.program = c.program.log.text(), nil
 	case c.program.ended():
 		c.fatalf("the program has ended, with code %d", c.program.code())
 	default:

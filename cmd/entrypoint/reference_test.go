@@ -688,6 +688,7 @@ type heightsServer struct {
 	server *http.Server
 	height atomic.Uint64
 	asked  atomic.Uint64
+	once   atomic.Bool // answer one request only
 	done   chan struct{}
 }
 
@@ -697,6 +698,10 @@ func serveHeights(c *chain, height uint64) *heightsServer {
 	s := &heightsServer{done: make(chan struct{})}
 	s.height.Store(height)
 	s.server = &http.Server{ReadHeaderTimeout: deadline, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if s.asked.Load() > 0 && s.once.Load() {
+			http.Error(w, "no more", http.StatusServiceUnavailable)
+			return
+		}
 		fmt.Fprintf(w, `{"value":[%d,%d]}`, s.height.Load(), s.height.Load())
 		s.asked.Add(1)
 	})}
@@ -755,6 +760,7 @@ func TestSecondEntrypointIsRefusedWithTheHoldersPid(t *testing.T) {
 	c := newChain(t, plainChain()...)
 	c.run(phase{
 		name: "the first", do: do(heights(3, 3), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=10"},
+		checkpoint: "0 running started",
 	})
 	code, _, errs := c.command("-c", c.manager, "-f", c.checkpoint)
 	assert.Equal(t, 74, code)

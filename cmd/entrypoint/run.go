@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -87,7 +88,7 @@ func runCommand(p program, args []string) int {
 	limitRuntime()
 	out := logwriter.New(p.stderr)
 	defer out.Flush(time.Second)
-	log := newLog(out, isTerminal(os.Stderr), slog.LevelInfo)
+	log := newLog(out.Lines(), isTerminal(os.Stderr), slog.LevelInfo)
 	err := f.sequence(p, flags, out, log)
 	if err == nil {
 		return 0
@@ -110,7 +111,7 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 		return &sequencer.Failure{Code: sequencer.CodeMismatch, What: "this process cannot become an init", Err: err, Safe: "nothing was started"}
 	}
 	options := sequencer.Options{
-		Plan: plan, Files: &sequencer.Disk{}, Signals: p.inbox, Log: log, Stderr: out, NodeArgs: flags.Args(),
+		Plan: plan, Files: &sequencer.Disk{Checkpoint: f.checkpoint}, Signals: p.inbox, Log: log, Stderr: out, NodeArgs: flags.Args(),
 		StopTimeout: f.stopTimeout, WaitWhenFinished: f.whenFinished == "wait", Heights: nodeHeights,
 	}
 	if flags.given("height-slack") {
@@ -119,7 +120,7 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 	processes := &processes{init: init}
 	options.Processes = processes
 	if !f.noCheckpoint {
-		store, err := openStore(p, f.checkpoint)
+		store, waiting, err := openStore(p, f.checkpoint)
 		if errors.Is(err, errStopped) {
 			log.Info("stopped", slog.String("reason", err.Error()))
 			return nil
@@ -128,7 +129,7 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 			return err
 		}
 		defer store.Close()
-		options.Store, processes.lock = store, store.LockFile()
+		options.Store, options.Held, processes.lock = store, waiting, store.LockFile()
 	}
 	return sequencer.Run(options) //nolint:wrapcheck // a Failure in its own words
 }
@@ -185,13 +186,13 @@ const lockWait = 5 * time.Second
 // errStopped: a stop signal came before there was anything to stop.
 var errStopped = errors.New("a stop signal was received while the lock of an ended entrypoint was awaited")
 
-// openStore takes the lock of the checkpoint.
-func openStore(p program, path string) (*sequencer.FileStore, error) {
+// openStore takes the lock of the checkpoint. waiting are the signals for a node that came meanwhile.
+func openStore(p program, path string) (store *sequencer.FileStore, waiting []syscall.Signal, err error) {
 	deadline := time.Now().Add(lockWait)
 	for {
 		store, err := sequencer.OpenFileStore(path)
 		if err == nil {
-			return store, nil
+			return store, waiting, nil
 		}
 		var held *sequencer.LockHeldError
 		isHeld := errors.As(err, &held)
@@ -199,10 +200,10 @@ func openStore(p program, path string) (*sequencer.FileStore, error) {
 			select {
 			case <-time.After(50 * time.Millisecond):
 			case sig := <-p.inbox.Signals():
-				// Any other signal is for a node, and there is none.
 				if slices.Contains([]syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}, sig) {
-					return nil, errStopped
+					return nil, nil, errStopped
 				}
+				waiting = append(waiting, sig)
 			}
 			continue
 		}
@@ -211,7 +212,7 @@ func openStore(p program, path string) (*sequencer.FileStore, error) {
 		if isHeld {
 			f.Next = "stop the other one first: two nodes on one volume destroy the state"
 		}
-		return nil, f
+		return nil, nil, f
 	}
 }
 
@@ -230,7 +231,7 @@ func (ps *processes) Start(c sequencer.Command) (sequencer.Process, error) {
 	}
 	cmd := reaper.Command{Path: path, Args: append([]string{c.Path}, c.Args...), Stderr: c.Stderr}
 	if len(c.Env) > 0 {
-		cmd.Env = slices.Concat(os.Environ(), c.Env)
+		cmd.Env = withEnv(os.Environ(), c.Env)
 	}
 	if ps.lock != nil {
 		cmd.ExtraFiles = []*os.File{ps.lock}
@@ -244,6 +245,22 @@ func (ps *processes) Start(c sequencer.Command) (sequencer.Process, error) {
 		return nil, &sequencer.StartError{Code: reaper.ExitCodeForStartError(err), Err: err}
 	}
 	return process{child}, nil
+}
+
+// withEnv gives ours with the variables of own instead of those of the same name: getenv(3) finds the first of two.
+func withEnv(ours, own []string) []string {
+	replaced := map[string]bool{}
+	for _, pair := range own {
+		name, _, _ := strings.Cut(pair, "=")
+		replaced[name] = true
+	}
+	var env []string
+	for _, pair := range ours {
+		if name, _, _ := strings.Cut(pair, "="); !replaced[name] {
+			env = append(env, pair)
+		}
+	}
+	return append(env, own...)
 }
 
 // Sweep implements sequencer.Processes.

@@ -29,6 +29,7 @@ type Writer struct {
 
 	mu      sync.Mutex
 	queue   []byte
+	midLine bool  // what was queued last does not end a line
 	busy    bool  // the goroutine is in a Write of dst
 	broken  bool  // dst has failed: nobody reads any more
 	stuck   bool  // nothing was taken for stuckAfter
@@ -45,23 +46,37 @@ func New(dst io.Writer) *Writer {
 	return w
 }
 
+// Lines gives a writer for whole lines of our own: each begins a new line, also where the node has left one without end.
+func (w *Writer) Lines() io.Writer { return lines{w} }
+
+type lines struct{ w *Writer }
+
+// Write implements io.Writer.
+func (l lines) Write(p []byte) (int, error) { return l.w.write(p, true) }
+
 // Write queues p as a whole. It waits for room, at most until the reader counts as stuck, and never fails: what cannot
 // be queued is dropped and counted.
-func (w *Writer) Write(p []byte) (int, error) {
+func (w *Writer) Write(p []byte) (int, error) { return w.write(p, false) }
+
+func (w *Writer) write(p []byte, newLine bool) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.room(len(p)) {
 		w.dropped += int64(len(p))
 		return len(p), nil
 	}
-	if w.broken {
+	if w.broken || len(p) == 0 {
 		return len(p), nil
 	}
 	if w.dropped > 0 {
 		w.queue = fmt.Appendf(w.queue, "\n[%d bytes of log were dropped: nobody was reading]\n", w.dropped)
-		w.dropped = 0
+		w.dropped, w.midLine = 0, false
+	}
+	if newLine && w.midLine {
+		w.queue = append(w.queue, '\n')
 	}
 	w.queue = append(w.queue, p...)
+	w.midLine = p[len(p)-1] != '\n'
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -126,12 +141,13 @@ func (w *Writer) note(err error) {
 	w.moved = make(chan struct{})
 }
 
-// Flush waits until everything is passed on, or until nothing has been taken for limit.
+// Flush waits until everything is passed on, at most limit.
 func (w *Writer) Flush(limit time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	due := time.Now().Add(limit)
 	for !w.broken && (w.busy || len(w.queue) > 0) {
-		if !w.awaitMove(limit) {
+		if !w.awaitMove(time.Until(due)) {
 			return
 		}
 	}

@@ -147,6 +147,19 @@ func TestReaderThatIsGoneHoldsUpNothing(t *testing.T) {
 	})
 }
 
+func TestOurLinesBeginALineOfTheirOwn(t *testing.T) {
+	bubble(t, false, func(r *reader, w *Writer) {
+		ours := w.Lines()
+		for _, text := range []string{"whole\n", "no end"} {
+			_, _ = w.Write([]byte(text))
+			_, _ = ours.Write([]byte("ours\n"))
+		}
+		_, _ = ours.Write([]byte("ours\n"))
+		w.Flush(time.Second)
+		assert.Equal(t, "whole\nours\nno end\nours\nours\n", r.text())
+	})
+}
+
 func TestLinesOfSeveralWritersStayWhole(t *testing.T) {
 	bubble(t, false, func(r *reader, w *Writer) {
 		var all sync.WaitGroup

@@ -79,16 +79,27 @@ func (n *node) commit(finalized uint64) (*ending, error) {
 	if target <= n.state.Height {
 		return nil, nil
 	}
+	before := n.state.Height
 	n.state.advance(target, &n.cfg.Mock)
 	if err := n.store.commit(n.state); err != nil {
 		return nil, err
 	}
-	n.log.info("Committed", "height", target, "soft_height", n.soft, "state_root", n.state.StateRoot)
+	n.logCommit(before)
 	n.journal.add(Entry{Event: EventHeight, Height: target, Soft: n.soft})
 	if n.durableCrashAt(target) {
 		return n.crashEnding(target)
 	}
 	return nil, nil
+}
+
+func (n *node) logCommit(before uint64) {
+	every, height := n.cfg.Mock.LogEvery, n.state.Height
+	switch {
+	case every == 0:
+		n.log.info("Committed", "height", height, "soft_height", n.soft, "state_root", n.state.StateRoot)
+	case height/every > before/every:
+		n.log.info("Committed", "height", height, "soft_height", n.soft)
+	}
 }
 
 // look publishes what the HTTP server may show.

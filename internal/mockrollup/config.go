@@ -63,6 +63,8 @@ type Mock struct {
 	Fsync bool `toml:"fsync"`
 	// Journal is "events", "heights" (each commit too) or "off".
 	Journal string `toml:"journal"`
+	// LogEvery leaves only each such height in the log, and without its root; 0: every commit with its root.
+	LogEvery uint64 `toml:"log_every,omitzero"`
 	// IOUring makes the start fail, as a real node's, where io_uring is denied.
 	IOUring bool `toml:"io_uring,omitempty"`
 	// PinnedCache writes evm_pinned_cache.json beside the config, as some versions do; a read-only folder fails them.

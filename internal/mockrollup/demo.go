@@ -119,6 +119,7 @@ func (v demoVersion) write(dir string, blockTime time.Duration, port uint16) (ma
 	}
 	cfg := NewConfig(filepath.Join(dir, "state"), filepath.Join(dir, "da.json"), port)
 	cfg.Mock.Label, cfg.Mock.StateVersion, cfg.Mock.DA.BlockTime = v.name, v.stateVersion, blockTime
+	cfg.Mock.LogEvery = 10 // what the demo shows stands between these lines
 	if err := WriteConfig(entry.ConfigPath, cfg); err != nil {
 		return entry, err
 	}
@@ -189,6 +190,13 @@ func explainDemo(dir string, out io.Writer) error {
   da.json                 the chain's clock, made by the first start: a block every %[2]s
 API: http://127.0.0.1:%[3]d/modules/chain-state/state/current-heights/
 To begin anew, remove state/, da.json and the checkpoint together.
+
+Run under the entrypoint, in its log (the node's own lines begin with a date), watch for:
+  version started       v0, at height 0
+  version completed     v0 has committed height 20. Before the migration that is proven: v0 is started once more, and its
+                        ERROR "must be greater than the current_height" is the proof, not a failure
+  migration finished    the state is v1's from here on, and the migration is never run again
+  version started       v1 from height 21; at height 40 v2 follows without a migration, at once
 `, dir, cfg.Mock.DA.BlockTime, cfg.Runner.HTTP.BindPort)
 	return nil
 }

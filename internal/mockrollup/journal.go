@@ -44,11 +44,11 @@ type Entry struct {
 func ReadJournal(dir string) ([]Entry, error) {
 	path := filepath.Join(dir, journalFile)
 	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	if len(bytes.TrimSpace(text)) == 0 { // there is none, or its first writer was killed before it wrote
+		return nil, nil
 	}
 	var entries []Entry
 	for number, line := range bytes.Split(bytes.TrimSpace(text), []byte("\n")) {

@@ -112,9 +112,9 @@ func (c Config) Address() string {
 }
 
 // StorageEmpty reports whether the node would find no state: the directory is absent or has no entry but the
-// lost+found of a fresh file system. known is false where the config has no storage.path or the directory cannot be
+// lost+found of a fresh file system and those that ignore tells. known is false where the config has no storage.path or the directory cannot be
 // read, and then nothing may be concluded.
-func (c Config) StorageEmpty() (empty, known bool) {
+func (c Config) StorageEmpty(ignore func(name string) bool) (empty, known bool) {
 	if c.Storage == "" {
 		return false, false
 	}
@@ -126,7 +126,7 @@ func (c Config) StorageEmpty() (empty, known bool) {
 		return false, false
 	}
 	for _, e := range entries {
-		if e.Name() != "lost+found" {
+		if e.Name() != "lost+found" && !ignore(e.Name()) {
 			return false, true
 		}
 	}

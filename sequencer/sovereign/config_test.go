@@ -201,7 +201,7 @@ func TestStateIsEmptyWhereTheNodeWouldFindNone(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cfg := Config{Storage: test.storage}
-			empty, known := cfg.StorageEmpty()
+			empty, known := cfg.StorageEmpty(func(string) bool { return false })
 			assert.Equal(t, test.empty, empty)
 			assert.Equal(t, test.known, known)
 			assert.Equal(t, test.dir, cfg.StorageDir())
