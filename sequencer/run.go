@@ -211,12 +211,12 @@ func (s *sequence) prepare() error {
 	if err := s.checkAll(checkpoint); err != nil {
 		return err
 	}
+	if s.stopRequested() {
+		return errStopped
+	}
 	if checkpoint == nil {
 		// Over an empty state everything that will be there is made under our eyes.
 		_, s.record.Started = s.Files.EmptyState(s.Plan.Versions[0].Config)
-	}
-	if s.stopRequested() {
-		return errStopped
 	}
 	s.record.BinaryPath = s.Plan.Versions[s.record.VersionIndex].Binary
 	if err := s.addDigest(&s.record); err != nil {

@@ -207,15 +207,18 @@ func toldOnce(height uint64) func(*chain) {
 	}
 }
 
-// Without a height and without progress a second verification would never end.
-func TestEarlyExitIsVerifiedOnce(t *testing.T) {
+// Without a height nobody knows whether there is progress. Verifications would never end.
+func TestEarlyExitWithoutAHeightIsVerifiedThreeTimes(t *testing.T) {
 	t.Parallel()
 	early := func(m *mockrollup.Mock) { m.ExitEarlyAt, m.HTTP = 5, "off" }
 	newChain(t, version{stop: 100, faults: early}, version{}).run(phase{
 		name: "run", do: do(heights(5, 0), start()), exit: exits(75),
 		events: []event{on("verifying the stop height"), on("version exited", "decision=verify")},
-		trace:  []string{"start v0 stop=100", "exit v0 0 at 0", "start v0 stop=100", "exit v0 0 at 0"},
-		says:   []string{"twice without progress"}, checkpoint: "0 running",
+		trace: []string{
+			"start v0 stop=100", "exit v0 0 at 0", "start v0 stop=100", "exit v0 0 at 0",
+			"start v0 stop=100", "exit v0 0 at 0", "start v0 stop=100", "exit v0 0 at 0",
+		},
+		says: []string{"again without progress"}, checkpoint: "0 running started",
 	})
 }
 
@@ -224,7 +227,7 @@ func TestExitZeroWithoutAStopHeightFails(t *testing.T) {
 	early := func(m *mockrollup.Mock) { m.ExitEarlyAt = 5 }
 	newChain(t, version{faults: early}).run(phase{
 		name: "run", do: do(heights(5, 3), start()), exit: exits(75), trace: []string{"start v0", "exit v0 0 at 0"},
-		says: []string{"exited 0 although it has no stop height"}, checkpoint: "0 running",
+		says: []string{"exited 0 although it has no stop height"}, checkpoint: "0 running started",
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -73,8 +72,11 @@ func (fs *flagSet) explain(err error) error {
 	return fmt.Errorf("%w%s%s", err, suggestion, hint)
 }
 
-// clusterVariable are the variables that Kubernetes makes for a service, here one whose name begins with entrypoint.
-var clusterVariable = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_.*)?)$`)
+// fromCluster reports whether a variable is one that Kubernetes makes for a service, here for one whose name begins with
+// entrypoint: …_SERVICE_HOST, …_SERVICE_PORT, …_PORT, …_PORT_80_TCP_ADDR.
+func fromCluster(name string) bool {
+	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.HasSuffix(name, "_PORT") || strings.Contains(name, "_PORT_")
+}
 
 // strayEnvironment gives a sentence for each environment variable that looks like that of a flag, and is not.
 func strayEnvironment(fs *flagSet) []string {
@@ -83,7 +85,7 @@ func strayEnvironment(fs *flagSet) []string {
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
 		rest, ours := strings.CutPrefix(strings.ToUpper(name), envPrefix)
-		if !ours || name == envPrefix+rest && slices.Contains(known, rest) || clusterVariable.MatchString(name) {
+		if !ours || name == envPrefix+rest && slices.Contains(known, rest) || fromCluster(name) {
 			continue
 		}
 		if suggestion := sequencer.Suggest(rest, known); suggestion != "" {

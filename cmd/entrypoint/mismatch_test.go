@@ -136,7 +136,7 @@ func TestCheckpointOfTheReferenceHaltsBeforeAMigration(t *testing.T) {
 	reference := map[string]any{"version_index": 1, "binary_path": c.binary(1)}
 	c.run(phase{
 		name: "two keys", do: do(setCheckpoint(reference), start()), exit: exits(78), checkpoint: "1", state: "13 version 1 migrated@10",
-		says: []string{"does not say whether the migration of version 1 completed", "nothing was started", "'entrypoint checkpoint set --version 1 --migrated'"},
+		says: []string{"does not say whether the migration of version 1 completed", "nothing was started", " --version 1 --migrated'"},
 	})
 	code, out, errs := c.command("checkpoint", "set", "-c", c.manager, "-f", c.checkpoint, "--version", "1", "--migrated")
 	require.Zero(t, code, errs)

@@ -485,7 +485,7 @@ func TestTornCheckpointIsRefusedWithRepair(t *testing.T) {
 			require.NoError(t, os.WriteFile(c.checkpoint, []byte(text), 0o644))
 			c.run(phase{
 				name: "start", do: do(heights(3, 3), start()), exit: exits(65), state: "none",
-				says: []string{c.checkpoint, "nothing was started", "entrypoint checkpoint set --version N"},
+				says: []string{c.checkpoint, "nothing was started", "entrypoint checkpoint set -c " + c.manager + " -f " + c.checkpoint + " --version N"},
 			})
 			have, err := os.ReadFile(c.checkpoint)
 			require.NoError(t, err)
@@ -730,7 +730,7 @@ func TestStrangerOnThePortIsNotBelieved(t *testing.T) {
 				phase{
 					name: "run", do: do(heights(5, 5), start()), trace: []string{"start v0 stop=10"},
 					events:     []event{on("height unknown", "detail~another process answered")},
-					checkpoint: "0 running", state: "5 version 0",
+					checkpoint: "0 running started", state: "5 version 0",
 				},
 				phase{
 					name: "complete", do: heights(13, 10),

@@ -46,9 +46,9 @@ func TestStopBeforeTheFirstStart(t *testing.T) {
 			}),
 		},
 		phase{
-			name: "just before v0 is started", exit: exits(0), checkpoint: "0 running", state: "none", events: []event{on("stopped")},
+			name: "just before v0 is started", exit: exits(0), checkpoint: "0 running started", state: "none", events: []event{on("stopped")},
 			do: do(start(), func(c *chain) {
-				g.pass(1)
+				g.pass(2) // the files' check, the look for a state
 				reader := g.await()
 				c.sendAndSettle(syscall.SIGTERM)
 				reader.pass()
@@ -120,10 +120,10 @@ func TestStopWhileTheNodeStartsUp(t *testing.T) {
 	c.run(
 		phase{
 			name: "v0 starts up", do: do(configure(0, slow), start()), events: []event{on("version started", "version=0")},
-			trace: []string{"start v0 stop=10"}, checkpoint: "0 running",
+			trace: []string{"start v0 stop=10"}, checkpoint: "0 running started",
 		},
 		phase{
-			name: "stop", do: send(syscall.SIGTERM), exit: exits(143), says: killed, checkpoint: "0 running",
+			name: "stop", do: send(syscall.SIGTERM), exit: exits(143), says: killed, checkpoint: "0 running started",
 			events: []event{on("signal forwarded"), on("version exited", "decision=stopped as asked")},
 		},
 		phase{
@@ -212,8 +212,8 @@ func TestStopBeforeTheVerification(t *testing.T) {
 	c := newChain(t, migratingChain()...)
 	c.run(
 		phase{
-			// The files' check, the first start, the node; then the start that verifies.
-			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(0), 4)), exit: exits(0),
+			// The files' check, the look for a state, the first start, the node; then the start that verifies.
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(0), 5)), exit: exits(0),
 			events: []event{on("verifying the stop height"), on("stop requested"), on("stopped")},
 			trace:  []string{"start v0 stop=10", "exit v0 0 at 10"}, checkpoint: "0 running ?started", state: "10 version 0",
 		},

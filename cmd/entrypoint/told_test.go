@@ -1,5 +1,3 @@
-//go:build unresolved
-
 package main_test
 
 import (
@@ -11,11 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What is not right yet. Each of these fails: go test -tags unresolved -run Unresolved ./cmd/entrypoint
-
 // A node that was started to verify ran on, from 8 to 10, and exits 0 there: it has made progress, though no two
-// readings show it. It ends with 75 and "twice without progress".
-func TestUnresolvedVerificationThatRanOnIsVerifiedAgain(t *testing.T) {
+// readings show it.
+func TestVerificationThatRanOnIsVerifiedAgain(t *testing.T) {
 	t.Parallel()
 	newChain(t, version{stop: 10, faults: leaderAt(8)}, version{stop: 20, migrates: true}, version{}).run(
 		phase{name: "run", do: do(heights(7, 6), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=10"}},
@@ -30,8 +26,9 @@ func TestUnresolvedVerificationThatRanOnIsVerifiedAgain(t *testing.T) {
 	)
 }
 
-// The last words of a node that dies in the middle of a line share their line with our next one, which is no JSON then.
-func TestUnresolvedOurLinesBeginALineOfTheirOwn(t *testing.T) {
+// Otherwise the last words of a node that dies in the middle of a line would share their line with our next one, which
+// would be no JSON then.
+func TestOurLinesBeginALineOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, version{})
 	require.NoError(t, os.Remove(c.binary(0)))
@@ -39,8 +36,7 @@ func TestUnresolvedOurLinesBeginALineOfTheirOwn(t *testing.T) {
 	c.run(phase{name: "run", do: start(), exit: exits(3), events: []event{on("version started"), on("version exited", "decision=failed")}})
 }
 
-// The command that a failure tells lacks -c and -f, so it only works as it is where both stand in the environment.
-func TestUnresolvedCommandWorksAsItIsTold(t *testing.T) {
+func TestCommandWorksAsItIsTold(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, plainChain()...)
 	inV1(c)
