@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"rollup-entrypoint/sequencer"
 )
@@ -56,8 +55,10 @@ func checkpointShow(p program, args []string) int {
 	}
 	c, found, err := sequencer.ReadCheckpoint(path)
 	if err != nil {
-		return fail(p, &sequencer.Failure{Code: sequencer.CodeCheckpointUnreadable, What: "the checkpoint cannot be read", Err: err,
-			Safe: "it was left as it is", Next: "find out which version the state belongs to and write it again with '" + setUsage + "'"})
+		return fail(p, &sequencer.Failure{
+			Code: sequencer.CodeCheckpointUnreadable, What: "the checkpoint cannot be read", Err: err,
+			Safe: "it was left as it is", Next: "find out which version the state belongs to and write it again with '" + setUsage + "'",
+		})
 	}
 	if !found {
 		fmt.Fprintf(p.stdout, "there is no checkpoint at %s: a run would begin with version 0\n", path)
@@ -83,25 +84,26 @@ func checkpointShow(p program, args []string) int {
 
 // printCheckpoint prints a checkpoint for a person. plan may be nil.
 func printCheckpoint(w io.Writer, c sequencer.Checkpoint, plan *sequencer.Plan) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(label, format string, values ...any) {
+		fmt.Fprintf(w, "%-12s%s\n", label+":", fmt.Sprintf(format, values...))
+	}
 	name := ""
 	if plan != nil && c.VersionIndex <= plan.Last() {
 		name = " (" + plan.Versions[c.VersionIndex].Name + ")"
 	}
-	fmt.Fprintf(t, "version:\t%d%s\n", c.VersionIndex, name)
-	fmt.Fprintf(t, "state:\t%s\n", describe(c))
-	fmt.Fprintf(t, "binary:\t%s\n", c.BinaryPath)
+	line("version", "%d%s", c.VersionIndex, name)
+	line("state", "%s", describe(c))
+	line("binary", "%s", c.BinaryPath)
 	if c.BinarySHA256 != "" {
-		fmt.Fprintf(t, "sha256:\t%s\n", c.BinarySHA256)
+		line("sha256", "%s", c.BinarySHA256)
 	}
 	if !c.UpdatedAt.IsZero() {
-		fmt.Fprintf(t, "updated:\t%s\n", c.UpdatedAt.Format("2006-01-02 15:04:05 MST"))
+		line("updated", "%s", c.UpdatedAt.Format("2006-01-02 15:04:05 MST"))
 	}
 	for _, h := range c.History {
-		fmt.Fprintf(t, "completed:\tversion %d (%s) at height %d, %s, by %s\n",
+		line("completed", "version %d (%s) at height %d, %s, by %s",
 			h.VersionIndex, h.Name, h.StopHeight, h.CompletedAt.Format("2006-01-02 15:04:05 MST"), h.Proof)
 	}
-	_ = t.Flush() // to a terminal or a pipe; there is nobody to tell
 }
 
 // describe says in words what the record means for the next start.
@@ -169,8 +171,10 @@ func checkMigrated(plan *sequencer.Plan, index int, migrated bool) error {
 // adopt changes the checkpoint under its lock: a running sequence must not find another one under its feet.
 func adopt(plan *sequencer.Plan, path string, index int, migrated bool) (sequencer.Checkpoint, error) {
 	notChanged := func(what string, err error) error {
-		return &sequencer.Failure{Code: sequencer.CodeCheckpointNotWritable, What: what, Err: err,
-			Safe: "the checkpoint is unchanged", Next: "stop the entrypoint that uses it, make the volume writable, and say it again"}
+		return &sequencer.Failure{
+			Code: sequencer.CodeCheckpointNotWritable, What: what, Err: err,
+			Safe: "the checkpoint is unchanged", Next: "stop the entrypoint that uses it, make the volume writable, and say it again",
+		}
 	}
 	store, err := sequencer.OpenFileStore(path)
 	if err != nil {

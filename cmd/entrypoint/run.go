@@ -89,6 +89,9 @@ func runCommand(p program, args []string) int {
 	out := logwriter.New(p.stderr)
 	defer out.Flush(time.Second)
 	log := newLog(out.Lines(), isTerminal(os.Stderr), slog.LevelInfo)
+	for _, stray := range strayEnvironment(flags) {
+		log.Warn("environment variable ignored", slog.String("detail", stray))
+	}
 	err := f.sequence(p, flags, out, log)
 	if err == nil {
 		return 0
