@@ -120,6 +120,10 @@ func TestPlanHeightsAreContiguousFromGenesis(t *testing.T) {
 		{"nothing can follow the largest height", chain(`"stop_height": `+largest, `"start_height": 0`), Problems{
 			"version 0: stop_height " + largest + " must be above 0, not below start_height 0, and below 2^64-1",
 		}},
+		{"a gap before the largest height", chain(`"stop_height": 100`, `"start_height": 102, "stop_height": `+largest), Problems{
+			"version 1: stop_height " + largest + " must be above 0, not below start_height 102, and below 2^64-1",
+			"version 1: start_height is 102, want 101: version 0 stops at 100",
+		}},
 		{"migration on the first version", chain(`"migration_path": "/m", "stop_height": 100`, `"start_height": 101`), Problems{
 			"version 0: migration_path is set, but there is no version before the first from which to migrate: remove it",
 		}},
@@ -176,6 +180,7 @@ func TestPlanReportsBadValuesWhereTheyStand(t *testing.T) {
 			assert.Contains(t, []string(err.(Problems)), want) //nolint:errorlint // it is never wrapped
 			for _, problem := range err.(Problems) {           //nolint:errorlint // it is never wrapped
 				assert.NotContains(t, problem, "\n", "a problem is one line")
+				assert.True(t, problem == want || !strings.HasPrefix(problem, "line 3"), "a value is reported once, but also: %s", problem)
 				assert.NotContains(t, problem, "secret", "what may be a secret is not quoted")
 			}
 		})
@@ -293,6 +298,7 @@ func TestPlanReportsLineAndColumnAsAnEditorCountsThem(t *testing.T) {
 		{"NUL bytes", "\x00\x00\x00", Problems{`line 1, column 1: not valid JSON: invalid character '\x00' looking for beginning of value`}},
 		{"NUL bytes at the end", chain(``) + "\x00", Problems{`line 1, column 49: the config goes on after its end: "\x00"`}},
 		{"not UTF-8", "[{\"name\": \"ü\",\n \"rollup_binary\": \"/b\xfc\"}]", Problems{"line 2, column 22: not valid JSON: the byte 0xfc is not UTF-8"}},
+		{"not UTF-8 from the first byte", "\xff\xfe[\x00]\x00", Problems{"line 1, column 1: not valid JSON: the byte 0xff is not UTF-8"}},
 		{"text after the end", chain(``) + "\n\n ,\n" + chain(``), Problems{`line 3, column 2: the config goes on after its end: ",\n[{\"rollup_binary\":"`}},
 		{"two configs", "[]\n[]\n", Problems{`line 2, column 1: the config goes on after its end: "[]"`}},
 		{"nested too deep", strings.Repeat("[", 20000), Problems{"line 1, column 10001: not valid JSON: invalid character '[' exceeded max depth"}},

@@ -127,6 +127,10 @@ func TestResumeGoesOnWhereTheCheckpointSays(t *testing.T) {
 	}
 }
 
+func TestPositionThatNobodySetStartsNothing(t *testing.T) {
+	assert.NotContains(t, []Next{NextRun, NextMigrate, NextMigrateAgain, NextFinished}, Position{}.Next)
+}
+
 func TestResumeRefusesWhatDoesNotFitAndSaysWhatToDo(t *testing.T) {
 	halting := func(p *Plan) { p.Versions[1].OnInterrupted = Halt }
 	for _, test := range []struct {

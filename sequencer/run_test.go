@@ -233,7 +233,10 @@ func TestBinaryReplacedInPlaceIsRunLoudly(t *testing.T) {
 func TestFailedWriteStartsNothingAndLosesNothing(t *testing.T) {
 	life := func(w *world) []act {
 		return []act{
-			{v0, reaches(1, 20)}, {v0, refusesStop(20, 20)}, {m1, exits(0)}, {v1First, reaches(21, 40)},
+			{v0, reaches(1, 20)},
+			{v0, refusesStop(20, 20)},
+			{m1, exits(0)},
+			{v1First, reaches(21, 40)},
 			{v2First, then(w, syscall.SIGTERM, runsUntilStopped(41))},
 		}
 	}

@@ -1,8 +1,8 @@
 package sovereign
 
 import (
-	"regexp"
 	"strconv"
+	"strings"
 )
 
 // RefusalKind says which of its two height flags a node refused.
@@ -24,23 +24,20 @@ type Refusal struct {
 	Current uint64
 }
 
-// ansi matches colour sequences, which a node's log library may put between any two words.
-var ansi = regexp.MustCompile(`\x1b\[[0-9;]*[A-Za-z]`)
-
-// The texts are those of the SDK's start-up checks. White space is loose because log libraries wrap lines.
+// The texts are those of the SDK's start-up checks, around their two numbers.
 var (
-	stopText  = regexp.MustCompile(`The\s+requested\s+stop_height\s+(\d+)\s+must\s+be\s+greater\s+than\s+the\s+current_height\s+(\d+)`)
-	startText = regexp.MustCompile(`The\s+requested\s+start_at_rollup_height:\s*(\d+),\s+is\s+different\s+than\s+expected\s+height\s+(\d+)`)
+	stopText  = [2]string{"The requested stop_height", " must be greater than the current_height "}
+	startText = [2]string{"The requested start_at_rollup_height:", ", is different than expected height "}
 )
 
 // ParseRefusal looks for a refusal in what a node wrote on stderr. The last one counts. ok is false where there is
 // none, or where its numbers are no heights.
 func ParseRefusal(stderr []byte) (refusal Refusal, ok bool) {
-	text := ansi.ReplaceAll(stderr, nil)
-	stop, stopAt := lastMatch(stopText, text)
-	start, startAt := lastMatch(startText, text)
+	text := plain(stderr)
+	stop, stopAt := lastMatch(text, stopText)
+	start, startAt := lastMatch(text, startText)
 	switch {
-	case stop == nil && start == nil:
+	case stopAt < 0 && startAt < 0:
 		return Refusal{}, false
 	case startAt > stopAt:
 		// The node names the height that it would process next; the durable one is one below.
@@ -53,19 +50,50 @@ func ParseRefusal(stderr []byte) (refusal Refusal, ok bool) {
 	}
 }
 
-// lastMatch returns the two numbers of the last match of re and where it starts, or nil and -1.
-func lastMatch(re *regexp.Regexp, text []byte) (numbers []uint64, at int) {
-	all := re.FindAllSubmatchIndex(text, -1)
-	if len(all) == 0 {
-		return nil, -1
-	}
-	m := all[len(all)-1]
-	for i := 2; i < len(m); i += 2 {
-		n, err := strconv.ParseUint(string(text[m[i]:m[i+1]]), 10, 64)
-		if err != nil {
-			return nil, -1
+// plain gives the words of a text with one blank between them: log libraries colour them (ECMA-48 sequences, ESC [ … and
+// a letter) and wrap lines.
+func plain(text []byte) string {
+	words := make([]byte, 0, len(text))
+	for i := 0; i < len(text); i++ {
+		if text[i] != 0x1b || i+1 == len(text) || text[i+1] != '[' {
+			words = append(words, text[i])
+			continue
 		}
-		numbers = append(numbers, n)
+		i += 2
+		for i < len(text) && (text[i] == ';' || text[i] >= '0' && text[i] <= '9') {
+			i++
+		}
 	}
-	return numbers, m[0]
+	return strings.Join(strings.Fields(string(words)), " ")
+}
+
+// lastMatch returns the two numbers of the last place where the text stands, and where that is, or -1.
+func lastMatch(text string, around [2]string) (numbers [2]uint64, at int) {
+	for at = strings.LastIndex(text, around[0]); at >= 0; at = strings.LastIndex(text[:at], around[0]) {
+		rest := text[at+len(around[0]):]
+		first, rest := leadingDigits(strings.TrimPrefix(rest, " "))
+		rest, follows := strings.CutPrefix(rest, around[1])
+		second, _ := leadingDigits(rest)
+		if !follows || first == "" || second == "" {
+			continue
+		}
+		for i, digits := range []string{first, second} {
+			n, err := strconv.ParseUint(digits, 10, 64)
+			if err != nil {
+				return numbers, -1
+			}
+			numbers[i] = n
+		}
+		return numbers, at
+	}
+	return numbers, -1
+}
+
+// leadingDigits splits text behind the digits with which it begins.
+func leadingDigits(text string) (digits, rest string) {
+	end := 0
+	for end < len(text) && text[end] >= '0' && text[end] <= '9' {
+		end++
+	}
+	return text[:end], text[end:]
 }
