@@ -57,12 +57,13 @@ func TestFastResyncWithoutAReadingIsVerified(t *testing.T) {
 func TestResyncOfWhichOneHeightWasReadIsVerified(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := oneVersion(t, act{v0, func(p *fakeProcess) {
+			time.Sleep(pollDefault / 2) // the first query is refused
 			height := uint64(3)
 			w := p.w
 			w.mu.Lock()
 			w.height = &height
 			w.mu.Unlock()
-			time.Sleep(pollDefault + pollFast) // one reading
+			time.Sleep(pollDefault) // the second one is the only reading
 			p.exits(0)
 		}}, act{v0, refusesStop(20, 20)})
 		require.NoError(t, w.run())
