@@ -114,7 +114,7 @@ func (s *sequence) runMigration(i int) (Exit, *tail, error) {
 	}
 	s.Log.Info("migration started", slog.Int("version", i), slog.String("migration", v.Migration), slog.Int("pid", process.Pid()))
 	s.awaitMigration(process)
-	s.Log.Info("migration finished", slog.Int("version", i), slog.String("exit", process.Exit().String()), slog.Duration("took", time.Since(began)))
+	s.Log.Info("migration finished", slog.Int("version", i), slog.String("exit", process.Exit().String()), slog.Float64("seconds", time.Since(began).Seconds()))
 	return process.Exit(), stderr, nil
 }
 

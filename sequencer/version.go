@@ -261,7 +261,7 @@ func (n *nodeRun) loop() {
 			n.reading(r)
 		case silent := <-n.watch.silent:
 			if silent {
-				n.s.Log.Warn("height unknown", slog.Int("version", n.index), slog.Duration("silent_for", silence))
+				n.s.Log.Warn("height unknown", slog.Int("version", n.index), slog.Float64("seconds", silence.Seconds()))
 			} else {
 				n.s.Log.Info("height known again", slog.Int("version", n.index))
 			}
