@@ -52,6 +52,9 @@ func TestRefusalTellsTheDurableHeight(t *testing.T) {
 		{"an expected height that is too large", "The requested start_at_rollup_height: 1, is different than expected height " + beyond, Refusal{}},
 		{"a last one that is too large hides an earlier one", stopRefusal + "\nThe requested stop_height 200 must be greater than the current_height " + beyond, Refusal{}},
 
+		{"a stop that is too large does not hide a start", startRefusal + "\nThe requested stop_height 200 must be greater than the current_height " + beyond, start},
+		{"a start that is too large does not hide a stop", stopRefusal + "\nThe requested start_at_rollup_height: 1, is different than expected height " + beyond, stop},
+
 		{"nothing", "", Refusal{}},
 		{"another error", "Error: the state_version on disk is 3, expected 4", Refusal{}},
 		{"no number", "The requested stop_height x must be greater than the current_height y", Refusal{}},
