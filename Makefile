@@ -3,6 +3,7 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 DIR ?=
 FUZZTIME ?= 10s
+LIVES ?= 100000
 # TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
 TESTFLAGS ?=
 
@@ -27,7 +28,7 @@ module := $(shell sed -n 's/^module //p' go.mod)
 gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race cover bench-handoff fuzz lint guards tools clean
+.PHONY: help build run test race cover bench-handoff fuzz simulate lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +66,9 @@ fuzz: ## run each fuzz target of each package for FUZZTIME (10s)
 			go test -tags $(GO_TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
 		done; \
 	done
+
+simulate: ## run the sequence through LIVES (100000) simulated lives, and count what happened in them
+	go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestSimulation$$' -v ./sequencer/simulation -lives $(LIVES)
 
 lint: ## run the linters and check the formatting
 	@PATH="$$PATH:$$(go env GOPATH)/bin"; \

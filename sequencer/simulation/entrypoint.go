@@ -33,6 +33,8 @@ type entrypoint struct {
 	err     error
 	// returned: Run returned; otherwise it was killed.
 	returned bool
+	// finished: it said that the last version is complete.
+	finished bool
 
 	// What is to happen at which step; -1 for never.
 	killAt, cutAt, signalAt int
@@ -495,13 +497,14 @@ func (h logHandler) WithAttrs([]slog.Attr) slog.Handler     { return h }
 func (h logHandler) WithGroup(string) slog.Handler          { return h }
 func (h logHandler) Handle(_ context.Context, r slog.Record) error {
 	e := h.e
+	e.finished = e.finished || r.Message == "sequence finished"
 	e.enter(r.Message)
 	defer e.leave()
 	w := e.w
 	if w.record {
 		var b strings.Builder
 		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "took" { // depends on nothing but the clock
+			if a.Key == "seconds" { // depends on nothing but the clock
 				return true
 			}
 			fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)

@@ -303,7 +303,11 @@ func (w *world) complete() bool {
 		return false
 	}
 	c := w.disk.read()
-	return w.options.withoutCheckpoint || (c != nil && c.Phase == sequencer.PhaseFinished)
+	if w.options.withoutCheckpoint {
+		// A node that overruns unseen can stand at that height too, and nobody has said that it is the end.
+		return w.e.finished
+	}
+	return c != nil && c.Phase == sequencer.PhaseFinished
 }
 
 // endsEarly: the last version counts as complete below its stop height, as the operator wants it.
