@@ -88,10 +88,7 @@ func (s *sequence) provePrevious(i int) error {
 	if err != nil {
 		return err
 	}
-	s.record.History = append(s.record.clone().History, Completed{
-		VersionIndex: i - 1, Name: before.Name, BinaryPath: before.Binary, StopHeight: before.Stop,
-		Proof: proof, CompletedAt: time.Now().UTC().Truncate(time.Millisecond),
-	})
+	s.record.History = append(s.record.clone().History, s.ended(i-1, "", proof))
 	return nil
 }
 
@@ -125,12 +122,12 @@ func (s *sequence) awaitMigration(process Process) {
 		case <-process.Done():
 			return
 		case sig := <-s.Signals.Signals():
-			if isStop(sig) && s.stopping {
+			if IsStop(sig) && s.stopping {
 				n.signal(sig)
 				continue
 			}
 			s.note(sig)
-			if isStop(sig) {
+			if IsStop(sig) {
 				s.Log.Warn("the migration is not interrupted", slog.String("detail", "it runs to its end and nothing follows; a second stop signal is passed on to it"))
 			}
 		case <-n.kill:

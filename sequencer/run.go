@@ -319,13 +319,16 @@ func (s *sequence) save(safe string) error {
 	if s.Store == nil {
 		return nil
 	}
-	s.record.UpdatedAt = time.Now().UTC().Truncate(time.Millisecond)
+	s.record.UpdatedAt = recordTime()
 	if err := s.Store.Save(s.record.clone()); err != nil {
 		return failf(CodeCheckpointNotWritable, "the checkpoint cannot be written").because(err).
 			safe(safe).next("make the volume writable, with free space, and start again")
 	}
 	return nil
 }
+
+// recordTime is now, as a checkpoint has it.
+func recordTime() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
 // finish ends a complete sequence.
 func (s *sequence) finish() error {
@@ -355,7 +358,7 @@ func (s *sequence) stopRequested() bool {
 
 // note takes a signal while no node runs: a stop is remembered, anything else is kept for the next node.
 func (s *sequence) note(sig syscall.Signal) {
-	if isStop(sig) {
+	if IsStop(sig) {
 		s.requestStop(sig)
 		return
 	}
@@ -371,8 +374,8 @@ func (s *sequence) requestStop(sig syscall.Signal) {
 	s.stopping = true
 }
 
-// isStop lists the signals that mean: end, and start nothing more. They are the ones that a node shuts down on.
-func isStop(sig syscall.Signal) bool {
+// IsStop reports whether sig means: end, and start nothing more. TERM, INT and QUIT do; a node shuts down on them.
+func IsStop(sig syscall.Signal) bool {
 	return sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
 }
 

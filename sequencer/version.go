@@ -136,10 +136,7 @@ func (s *sequence) handOver(proof Proof) error {
 	i := s.record.VersionIndex
 	v := s.Plan.Versions[i]
 	after := s.record.clone()
-	after.History = append(after.History, Completed{
-		VersionIndex: i, Name: v.Name, BinaryPath: s.record.BinaryPath, BinarySHA256: s.record.BinarySHA256,
-		StopHeight: v.Stop, Proof: proof, CompletedAt: time.Now().UTC().Truncate(time.Millisecond),
-	})
+	after.History = append(after.History, s.ended(i, s.record.BinarySHA256, proof))
 	s.Log.Info("version completed", slog.Int("version", i), slog.Uint64("height", v.Stop), slog.String("proof", string(proof)))
 	if i == s.Plan.Last() {
 		after.Phase = PhaseFinished
@@ -165,6 +162,14 @@ func (s *sequence) handOver(proof Proof) error {
 	}
 	s.record, s.arrived = after, i+1
 	return s.save(fmt.Sprintf("%s is complete at height %d and nothing of %s was started", s.Plan.label(i), v.Stop, s.Plan.label(i+1)))
+}
+
+// ended is the history's entry for version i, which has ended now. digest may be empty.
+func (s *sequence) ended(i int, digest string, proof Proof) Completed {
+	v := s.Plan.Versions[i]
+	return Completed{
+		VersionIndex: i, Name: v.Name, BinaryPath: v.Binary, BinarySHA256: digest, StopHeight: v.Stop, Proof: proof, CompletedAt: recordTime(),
+	}
 }
 
 // nodeRun is one node process, from its start to its end.
@@ -197,8 +202,7 @@ func (s *sequence) runNode(i int, assert bool) (*nodeRun, error) {
 		return nil, failf(CodeMismatch, "%s cannot be watched", s.Plan.label(i)).because(err).
 			safe("it was not started").next("mend its config and start again")
 	}
-	n := &nodeRun{s: s, index: i, version: v, assert: assert, stderr: &tail{}}
-	stranger := reader.Answered()
+	n := &nodeRun{s: s, index: i, version: v, assert: assert, stderr: &tail{}, stranger: reader.Answered()}
 	if s.stopRequested() {
 		return nil, errStopped
 	}
@@ -207,9 +211,8 @@ func (s *sequence) runNode(i int, assert bool) (*nodeRun, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if stranger {
+	if n.stranger {
 		// Whoever answers there is not our node: its heights would be taken for evidence.
-		n.stranger = true
 		s.Log.Warn("height unknown", slog.String("detail", "another process answered on the node's port before the node was started; its heights are not believed"))
 		n.watch = &watch{}
 	} else {
@@ -275,7 +278,7 @@ func (n *nodeRun) loop() {
 
 // signal passes a signal on to the node's process group.
 func (n *nodeRun) signal(sig syscall.Signal) {
-	if isStop(sig) {
+	if IsStop(sig) {
 		n.s.requestStop(sig)
 		if n.s.StopTimeout > 0 {
 			n.killAfter(n.s.StopTimeout)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -203,7 +202,7 @@ func openStore(p program, path string) (store *sequencer.FileStore, waiting []sy
 			select {
 			case <-time.After(50 * time.Millisecond):
 			case sig := <-p.inbox.Signals():
-				if slices.Contains([]syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}, sig) {
+				if sequencer.IsStop(sig) {
 					return nil, nil, errStopped
 				}
 				waiting = append(waiting, sig)
