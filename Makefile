@@ -4,6 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 DIR ?=
 FUZZTIME ?= 10s
 LIVES ?= 100000
+DURATION ?=
 # TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
 TESTFLAGS ?=
 
@@ -67,8 +68,8 @@ fuzz: ## run each fuzz target of each package for FUZZTIME (10s)
 		done; \
 	done
 
-simulate: ## run the sequence through LIVES (100000) simulated lives, and count what happened in them
-	go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestSimulation$$' -v ./sequencer/simulation -lives $(LIVES)
+simulate: ## run the sequence through LIVES (100000) simulated lives, or as many as fit into DURATION (2m), and count what happened
+	go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestSimulation$$' -v ./sequencer/simulation $(if $(DURATION),-duration $(DURATION),-lives $(LIVES))
 
 lint: ## run the linters and check the formatting
 	@PATH="$$PATH:$$(go env GOPATH)/bin"; \

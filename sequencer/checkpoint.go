@@ -17,6 +17,9 @@ const (
 	// PhaseMigrating: the version has a migration which is not recorded as completed. Checkpoint.Started tells
 	// whether it was begun.
 	PhaseMigrating Phase = "migrating"
+	// PhaseFinishingPrevious: the version's node found the state below its start height and touched nothing. The version
+	// before it runs on to its stop height. Until that is proven every block is one of the version before.
+	PhaseFinishingPrevious Phase = "finishing_previous"
 	// PhaseRunning: the node of the version may have been started.
 	PhaseRunning Phase = "running"
 	// PhaseFinished: the last version reached its stop height.
@@ -82,6 +85,11 @@ func (c *Checkpoint) completed(i int) (Completed, bool) {
 		}
 	}
 	return Completed{}, false
+}
+
+// forget takes version i out of the history: it was not complete after all.
+func (c *Checkpoint) forget(i int) {
+	c.History = slices.DeleteFunc(slices.Clone(c.History), func(done Completed) bool { return done.VersionIndex == i })
 }
 
 // clone copies the history, so that appending to one copy never shows in another.
@@ -189,8 +197,15 @@ func (c *Checkpoint) check() error {
 	}
 	switch c.Phase {
 	case "", PhaseMigrating, PhaseRunning, PhaseFinished:
+	case PhaseFinishingPrevious:
+		switch {
+		case c.VersionIndex == 0:
+			return fmt.Errorf("phase is %q, but there is no version before version 0", c.Phase)
+		case c.Started || c.MigrationCompleted:
+			return fmt.Errorf("phase is %q, but started or migration_completed is true: neither can be", c.Phase)
+		}
 	default:
-		return fmt.Errorf("phase is %q, want %q, %q or %q", c.Phase, PhaseMigrating, PhaseRunning, PhaseFinished)
+		return fmt.Errorf("phase is %q, want %q, %q, %q or %q", c.Phase, PhaseMigrating, PhaseFinishingPrevious, PhaseRunning, PhaseFinished)
 	}
 	if c.Phase == PhaseMigrating && c.MigrationCompleted {
 		return fmt.Errorf("phase is %q but migration_completed is true: only one of them can be", PhaseMigrating)

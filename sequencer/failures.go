@@ -19,6 +19,9 @@ func (s *sequence) stopped(i int, run *nodeRun, d Decision) error {
 
 // failure words the end of version i that Decide called a failure.
 func (s *sequence) failure(i int, run *nodeRun, d Decision) error {
+	if d.Cause == StateBeyond && s.record.Phase == PhaseFinishingPrevious && i < s.record.VersionIndex {
+		return s.overrunUnseen(s.record.VersionIndex, run, d.Reason)
+	}
 	f := failf(d.Code, "%s: %s", s.Plan.label(i), d.Reason)
 	f.Stderr = run.stderr.lastLines(stderrLines)
 	switch {
@@ -48,11 +51,11 @@ func (s *sequence) failure(i int, run *nodeRun, d Decision) error {
 	return f
 }
 
-// overrunUnseen is the end for a state above the stop height which no node of version i has made: it was handed over to
-// just now.
-func (s *sequence) overrunUnseen(i int, run *nodeRun, d Decision) error {
+// overrunUnseen is the end for a state above the stop height of version i-1 which no node of version i has made. run
+// found it; its node belongs to either of them.
+func (s *sequence) overrunUnseen(i int, run *nodeRun, reason string) error {
 	f := failf(CodeMismatch, "%s: %s, beyond the stop height %d of version %d, and no node of %s has run yet",
-		s.Plan.label(i), d.Reason, s.Plan.Versions[i-1].Stop, i-1, s.Plan.label(i))
+		s.Plan.label(run.index), reason, s.Plan.Versions[i-1].Stop, i-1, s.Plan.label(i))
 	f.Stderr = run.stderr.lastLines(stderrLines)
 	return f.safe("nothing else was started").
 		next("find out why version %d did not stop there; the state above height %d was made by the wrong version and is to be restored from before", i-1, s.Plan.Versions[i-1].Stop)

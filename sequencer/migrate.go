@@ -80,16 +80,7 @@ func (s *sequence) provePrevious(i int) error {
 		return nil
 	}
 	s.Log.Info("proving the stop height before the migration", slog.Int("version", i-1), slog.Uint64("stop_height", before.Stop))
-	if problems := s.Files.Check(s.Plan, i-1); len(problems) > 0 {
-		return failf(CodeMismatch, "the migration of %s needs %s to prove its stop height first", s.Plan.label(i), s.Plan.label(i-1)).
-			because(problems).safe("the migration was not started").next("put the files of %s back and start again", s.Plan.label(i-1))
-	}
-	proof, err := s.complete(i-1, i > 1)
-	if err != nil {
-		return err
-	}
-	s.record.History = append(s.record.clone().History, s.ended(i-1, "", proof))
-	return nil
+	return s.completePrevious(i, i > 1)
 }
 
 // runMigration runs the migration to its end. The first stop signal does not interrupt it: a state that is half

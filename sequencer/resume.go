@@ -6,6 +6,8 @@ type Next int
 const (
 	// NextRun starts the version's node.
 	NextRun Next = iota + 1
+	// NextFinishPrevious has the version before run on to its stop height, then starts the version's node.
+	NextFinishPrevious
 	// NextMigrate runs the version's migration, which was not begun before.
 	NextMigrate
 	// NextMigrateAgain runs the version's migration, which was begun and not completed.
@@ -53,6 +55,9 @@ func (at Position) inVersion(plan *Plan, v Version) (Position, error) {
 		return Position{}, failf(CodeMismatch, "the migration of %s was interrupted, but %s has none for it any more", plan.label(i), plan.File).
 			safe("nothing was started, and the state may be half migrated").
 			next("put migration_path back, or, if the migration did complete, say so with 'entrypoint checkpoint set --version %d --migrated'", i)
+	case v.Migration == "" && record.Phase == PhaseFinishingPrevious:
+		at.Next = NextFinishPrevious
+		return at, nil
 	case v.Migration == "" || record.MigrationCompleted:
 		// sov-rollup-manager moves its checkpoint before it migrates: at version 0 no migration has run.
 		record.Started = record.Started && record.Phase == PhaseRunning || record.Phase == "" && i == 0
@@ -67,7 +72,8 @@ func (at Position) inVersion(plan *Plan, v Version) (Position, error) {
 			safe("nothing was started").
 			next("remove migration_path, or, if the state is migrated, say so with 'entrypoint checkpoint set --version %d --migrated', or, to run it now, say 'entrypoint checkpoint set --version %d'", i, i)
 	case !record.Started:
-		at.Next = NextMigrate
+		// In PhaseFinishingPrevious, too: a migration has the version before prove its stop height first.
+		record.Phase, at.Next = PhaseMigrating, NextMigrate
 		return at, nil
 	case v.OnInterrupted == Halt:
 		return Position{}, failf(CodeMismatch, "the migration of %s was begun and is not recorded as completed, and on_interrupted_migration is %q", plan.label(i), Halt).

@@ -62,6 +62,14 @@ func TestResumeGoesOnWhereTheCheckpointSays(t *testing.T) {
 			"running after its migration", resumePlan(), new(migrated(at(1, PhaseRunning, true))),
 			Position{Next: NextRun, Record: migrated(at(1, PhaseRunning, true))},
 		},
+		{
+			"the version before is not complete", resumePlan(), new(at(2, PhaseFinishingPrevious, false)),
+			Position{Next: NextFinishPrevious, Record: at(2, PhaseFinishingPrevious, false)},
+		},
+		{
+			"the version before is not complete, and a migration is new in the plan", resumePlan(), new(at(1, PhaseFinishingPrevious, false)),
+			Position{Next: NextMigrate, Record: at(1, PhaseMigrating, false)},
+		},
 		{"migration due", resumePlan(), new(at(1, PhaseMigrating, false)), Position{Next: NextMigrate, Record: at(1, PhaseMigrating, false)}},
 		{"migration due, with halt", resumePlan(halting), new(at(1, PhaseMigrating, false)), Position{Next: NextMigrate, Record: at(1, PhaseMigrating, false)}},
 		{"migration interrupted", resumePlan(), new(at(1, PhaseMigrating, true)), Position{Next: NextMigrateAgain, Record: at(1, PhaseMigrating, true)}},

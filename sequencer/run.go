@@ -159,9 +159,11 @@ type sequence struct {
 	Options
 	record Checkpoint
 	next   Next
-	// arrived is the version that was handed over to in this run: until its node has run, the state is what the version
-	// before has made. 0 for none.
+	// arrived is the version that was handed over to in this run, or whose previous version ran on in it: until its node
+	// has run, the state is what the version before has made. 0 for none.
 	arrived int
+	// previousProven: the version before the record's has run on in this run, to its proven stop height.
+	previousProven bool
 	// stopping is set by the first stop signal and never reset.
 	stopping bool
 	// held are signals for the node which came while there was none.
@@ -182,6 +184,8 @@ func (s *sequence) run() error {
 			return s.finish()
 		case NextMigrate, NextMigrateAgain:
 			err = s.migrate()
+		case NextFinishPrevious:
+			err = s.finishPrevious()
 		case NextRun:
 			err = s.runVersion()
 		}

@@ -26,7 +26,6 @@ func (s *sequence) runVersion() error {
 // its start height at the first start.
 func (s *sequence) complete(i int, assert bool) (Proof, error) {
 	var verify verification
-	behind := int64(-1) // the durable height at which the previous version was let run on
 	for {
 		run, err := s.runNode(i, assert)
 		if err != nil {
@@ -49,15 +48,17 @@ func (s *sequence) complete(i int, assert bool) (Proof, error) {
 				slog.String("detail", "the node is started once more; that it refuses its stop height as reached is the proof, and no error; otherwise it runs on"))
 		case StartWithoutAssertion:
 			if s.arrived == i {
-				return "", s.overrunUnseen(i, run, d)
+				return "", s.foundOverrun(i, run, d.Reason)
 			}
 			assert = false
 		case FinishPrevious:
-			if f := s.cannotFinishPrevious(i, run, d, behind); f != nil {
-				return "", f
+			if !s.canFinishPrevious(i, d.Height) {
+				return "", s.failure(i, run, Decision{Action: Fail, Code: CodeMismatch, Cause: StateBelow, Height: d.Height, Reason: d.Reason})
 			}
-			behind = int64(d.Height)
-			if err := s.finishPrevious(i, d.Height); err != nil {
+			if err := s.beginFinishPrevious(d.Height); err != nil {
+				return "", err
+			}
+			if err := s.finishPrevious(); err != nil {
 				return "", err
 			}
 		case Fail:
@@ -98,27 +99,69 @@ func (s *sequence) seen(i int) {
 	}
 }
 
-// cannotFinishPrevious says why version i-1 may not run on although the state is below version i, nil where it may.
-func (s *sequence) cannotFinishPrevious(i int, run *nodeRun, d Decision, behind int64) error {
-	below := Decision{Action: Fail, Code: CodeMismatch, Cause: StateBelow, Height: d.Height, Reason: d.Reason}
-	switch {
-	case i == 0 || s.Plan.Versions[i].Migration != "" || d.Height+1 < s.Plan.Versions[i-1].Start:
-		return s.failure(i, run, below)
-	case int64(d.Height) <= behind:
-		early := Decision{Action: Fail, Code: CodeEarlyExit, Cause: ExitedEarly}
-		early.Reason = fmt.Sprintf("%s, and version %d exited 0 there again without progress", d.Reason, i-1)
-		return s.failure(i-1, run, early)
-	}
-	return nil
+// canFinishPrevious reports whether version i-1 may run on because the state is at height, below version i: only where
+// that height is one of its own, never across a migration, and not when it has proven its stop height in this run. Under
+// a later checkpoint, which was set by hand then, it may not: nothing would tell whose blocks those are.
+func (s *sequence) canFinishPrevious(i int, height uint64) bool {
+	return i > 0 && i == s.record.VersionIndex && s.Plan.Versions[i].Migration == "" && height+1 >= s.Plan.Versions[i-1].Start && !s.previousProven
 }
 
-// finishPrevious lets version i-1 run on to its stop height, because the node of version i found the state below its
-// start height. The checkpoint stays at version i: it never goes back, and a restart comes here again.
-func (s *sequence) finishPrevious(i int, height uint64) error {
+// beginFinishPrevious records that the version before the record's is about to run on from height, where it was not
+// complete.
+func (s *sequence) beginFinishPrevious(height uint64) error {
+	i := s.record.VersionIndex
 	s.Log.Warn("previous version was not complete", slog.Int("version", i-1),
 		slog.Uint64("height", height), slog.Uint64("stop_height", s.Plan.Versions[i-1].Stop))
-	_, err := s.complete(i-1, false)
-	return err
+	return s.reopenPrevious()
+}
+
+// reopenPrevious records that the version before the record's did not end at its stop height after all, and that the
+// blocks that there are, or will be, are its own. Without that a restart would take them for the record's version's.
+func (s *sequence) reopenPrevious() error {
+	i := s.record.VersionIndex
+	s.record.forget(i - 1)
+	s.record.Phase = PhaseFinishingPrevious
+	return s.save(fmt.Sprintf("nothing of %s was done", s.Plan.label(i)))
+}
+
+// foundOverrun ends a run in which the node of version i, started for the first time, found blocks beyond the stop height
+// of the version before. The next start must find the same.
+func (s *sequence) foundOverrun(i int, run *nodeRun, reason string) error {
+	if i == s.record.VersionIndex && s.Plan.Versions[i].Migration == "" {
+		if err := s.reopenPrevious(); err != nil {
+			s.Log.Error("checkpoint not written", slog.String("error", err.Error()))
+		}
+	}
+	return s.overrunUnseen(i, run, reason)
+}
+
+// finishPrevious has the version before the record's run on until it has proven its stop height, and records that. The
+// checkpoint stays at the record's version: it never goes back.
+func (s *sequence) finishPrevious() error {
+	i := s.record.VersionIndex
+	s.arrived = i
+	s.Log.Info("previous version runs on", slog.Int("version", i-1), slog.Uint64("stop_height", s.Plan.Versions[i-1].Stop))
+	if err := s.completePrevious(i, false); err != nil {
+		return err
+	}
+	s.previousProven = true
+	s.record.Phase, s.next = PhaseRunning, NextRun
+	return s.save(fmt.Sprintf("%s is complete and nothing of %s was started", s.Plan.label(i-1), s.Plan.label(i)))
+}
+
+// completePrevious has version i-1, under the checkpoint of version i, run to its stop height and prove it. assert has it
+// assert its start height.
+func (s *sequence) completePrevious(i int, assert bool) error {
+	if problems := s.Files.Check(s.Plan, i-1); len(problems) > 0 {
+		return failf(CodeMismatch, "%s needs %s to prove its stop height first", s.Plan.label(i), s.Plan.label(i-1)).
+			because(problems).safe("nothing was started").next("put the files of %s back and start again", s.Plan.label(i-1))
+	}
+	proof, err := s.complete(i-1, assert)
+	if err != nil {
+		return err
+	}
+	s.record.History = append(s.record.clone().History, s.ended(i-1, "", proof))
+	return nil
 }
 
 // String names an action in the log.
@@ -160,7 +203,7 @@ func (s *sequence) handOver(proof Proof) error {
 	if err := s.addDigest(&after); err != nil {
 		return err
 	}
-	s.record, s.arrived = after, i+1
+	s.record, s.arrived, s.previousProven = after, i+1, false
 	return s.save(fmt.Sprintf("%s is complete at height %d and nothing of %s was started", s.Plan.label(i), v.Stop, s.Plan.label(i+1)))
 }
 
@@ -373,6 +416,10 @@ func (n *nodeRun) collect() {
 	e := Evidence{
 		Exit: n.process.Exit(), StopRequested: n.s.stopping, Stop: n.version.Stop, Slack: n.s.Slack,
 		ProofNeeded: n.index == n.s.Plan.Last() || n.s.Plan.Versions[n.index+1].Migration != "",
+	}
+	if n.s.record.Phase == PhaseFinishingPrevious && n.index < n.s.record.VersionIndex {
+		// It counted as complete before and was not: now only the durable height counts.
+		e.ProofNeeded, e.Slack = true, nil
 	}
 	if n.assert {
 		e.Start = n.version.Start

@@ -125,25 +125,102 @@ func TestLeaderRestartAtTheStopHeightLetsThePreviousVersionFinish(t *testing.T) 
 			act{v0, reaches(1, 20)},
 			act{v1First, refusesStart(21, 18)}, // durable 17
 			act{v0, reaches(17, 20)},
+			act{v0, refusesStop(20, 20)}, // once counted as complete and was not: now it is proven
 			act{v1First, reaches(21, 40)},
 			act{v1Later, refusesStop(40, 40)})
 		w.plan = twoVersions()
 		require.NoError(t, w.run())
 		assert.Contains(t, w.events(), "previous version was not complete")
+		var phases []Phase
 		for i, c := range w.store.saved[1:] {
 			assert.GreaterOrEqual(t, c.VersionIndex, w.store.saved[i].VersionIndex, "the version never goes back")
+			phases = append(phases, c.Phase)
 		}
+		assert.Equal(t, []Phase{PhaseRunning, PhaseRunning, PhaseFinishingPrevious, PhaseRunning, PhaseRunning, PhaseFinished}, phases)
+		assert.Equal(t, ProofDurable, w.store.have.History[0].Proof, "the first entry was wrong and is replaced")
+		assert.Len(t, w.store.have.History, 2)
+	})
+}
+
+func TestPreviousVersionThatRunsOnIsTakenUpAgainAfterARestart(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, refusesStop(20, 20)}, act{v1First, exits(9)})
+		w.plan = twoVersions()
+		w.store.have = record(1, PhaseFinishingPrevious, false)
+		w.fails(9)
+		assert.Equal(t, PhaseRunning, w.store.have.Phase)
+		assert.Equal(t, ProofDurable, w.store.have.History[0].Proof)
+	})
+}
+
+// The blocks above version 0's stop height are not version 1's, also where the entrypoint was killed before it could say so.
+func TestOverrunOfAPreviousVersionThatRunsOnIsFoundAfterARestart(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, refusesStop(20, 23)})
+		w.plan = twoVersions()
+		w.store.have = record(1, PhaseFinishingPrevious, false)
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.What, "the state is at height 23, beyond the stop height 20 of version 0, and no node of version 1 has run yet")
+		assert.Contains(t, f.Next, "above height 20 was made by the wrong version")
+		assert.Equal(t, PhaseFinishingPrevious, w.store.have.Phase)
+	})
+}
+
+// With --height-slack, too: a version that counted as complete and was not has used up what is taken on trust.
+func TestPreviousVersionThatRunsOnHasNoSlack(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(17, 18)}, act{v0, refusesStop(20, 20)}, act{v1First, exits(9)})
+		w.plan = twoVersions()
+		w.options.Slack = new(uint64(5))
+		w.store.have = record(1, PhaseFinishingPrevious, false)
+		w.fails(9)
+	})
+}
+
+func TestPreviousVersionDoesNotRunOnWithoutARecordOfIt(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1First, refusesStart(21, 18)})
+		w.plan = twoVersions()
+		w.store.have = record(1, PhaseRunning, false)
+		w.store.fail = func(n int) error {
+			if n == 0 {
+				return nil
+			}
+			return errors.New("disk full")
+		}
+		f := w.fails(CodeCheckpointNotWritable)
+		assert.Contains(t, f.Safe, "nothing of version 1 was done")
+	})
+}
+
+func TestPreviousVersionNeedsItsFilesToRunOn(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.plan = twoVersions()
+		w.files.problems = map[int]Problems{0: {"version 0: rollup_binary: /v0 is not there"}}
+		w.store.have = record(1, PhaseFinishingPrevious, false)
+		f := w.fails(CodeMismatch)
+		assert.Contains(t, f.What, "version 1 needs version 0 to prove its stop height first")
+		assert.Contains(t, f.Next, "put the files of version 0 back")
 	})
 }
 
 func TestPreviousVersionIsLetRunOnOnlyAsLongAsItGetsOn(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v1First, refusesStart(21, 18)}, act{v0, reaches(17, 20)}, act{v1First, refusesStart(21, 18)})
+		w := newWorld(t, act{v1First, refusesStart(21, 18)}, act{v0, reaches(17, 20)}, act{v0, reaches(17)})
 		w.plan = twoVersions()
 		w.store.have = record(1, PhaseRunning, false)
 		f := w.fails(CodeEarlyExit)
-		assert.Contains(t, f.What, "version 0 exited 0 there again without progress")
+		assert.Contains(t, f.What, "again without progress")
 		assert.Contains(t, f.Next, "start again")
+	})
+	t.Run("and once only", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := newWorld(t, act{v1First, refusesStart(21, 18)}, act{v0, refusesStop(20, 20)}, act{v1First, refusesStart(21, 18)})
+			w.plan = twoVersions()
+			w.store.have = record(1, PhaseRunning, false)
+			assert.Contains(t, w.fails(CodeMismatch).Next, "restore the state that belongs to the checkpoint")
+		})
 	})
 }
 
@@ -166,10 +243,10 @@ func TestProofBeforeAMigrationAssertsTheStartHeightToo(t *testing.T) {
 		w.fails(8)
 	})
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v1First, refusesStart(21, 13)}, act{v0, reaches(12, 20)}, act{v1First, exits(9)})
+		w := newWorld(t, act{v1First, refusesStart(21, 13)}) // version 0 does not run under a checkpoint of version 2
 		w.plan = plan
 		w.store.have = record(2, PhaseMigrating, false)
-		w.fails(9)
+		assert.Contains(t, w.fails(CodeMismatch).Next, "restore the state that belongs to the checkpoint")
 	})
 }
 
@@ -181,6 +258,22 @@ func TestUnseenOverrunIsFoundByTheNextVersion(t *testing.T) {
 		f := w.fails(CodeMismatch)
 		assert.Contains(t, f.What, "the state is at height 23, beyond the stop height 20 of version 0")
 		assert.Contains(t, f.Next, "above height 20 was made by the wrong version")
+
+		again := newWorld(t, act{v0, refusesStop(20, 23)})
+		again.plan, again.store = w.plan, w.store
+		assert.Contains(t, again.fails(CodeMismatch).What, "beyond the stop height 20 of version 0", "a restart does not forget it")
+	})
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(20)}, act{v1First, refusesStart(21, 24)})
+		w.plan = twoVersions()
+		w.store.fail = func(n int) error {
+			if n < 3 {
+				return nil
+			}
+			return errors.New("disk full")
+		}
+		assert.Contains(t, w.fails(CodeMismatch).What, "beyond the stop height 20 of version 0")
+		assert.Contains(t, w.events(), "checkpoint not written")
 	})
 }
 

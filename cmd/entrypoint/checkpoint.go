@@ -117,6 +117,8 @@ func describe(c sequencer.Checkpoint) string {
 		return "its migration is due and was not begun"
 	case c.Phase == "":
 		return "running, as sov-rollup-manager records it: whether a migration completed is not known"
+	case c.Phase == sequencer.PhaseFinishingPrevious:
+		return "waiting for the version before, which was not complete and runs on to its stop height"
 	case c.Started:
 		return "running"
 	}

@@ -130,14 +130,14 @@ func TestLeaderRestartAtTheStopHeightIsHealedByTheNextVersion(t *testing.T) {
 			},
 			trace: []string{"exit v0 0 at 8", "start v1 start=11 stop=20", "exit v1 101 at 8", "start v0 stop=10"},
 			// The checkpoint never goes back.
-			checkpoint: "1 running 0@10", state: "8 version 0",
+			checkpoint: "1 finishing_previous", state: "8 version 0",
 		},
 		phase{
-			name: "killed there", do: send(syscall.SIGKILL), exit: exits(137), checkpoint: "1 running 0@10",
+			name: "killed there", do: send(syscall.SIGKILL), exit: exits(137), checkpoint: "1 finishing_previous",
 		},
 		phase{
-			name: "restart", do: start(), events: []event{on("previous version was not complete", "version=0", "height=8"), on("version started", "version=0")},
-			trace: []string{"start v1 start=11 stop=20", "exit v1 101 at 8", "start v0 stop=10"}, state: "8 version 0",
+			name: "restart", do: start(), events: []event{on("previous version runs on", "version=0", "stop_height=10"), on("version started", "version=0")},
+			trace: []string{"start v0 stop=10"}, state: "8 version 0",
 		},
 		phase{
 			name: "final", do: heights(13, 13), orchestrated: true, events: []event{on("height known", "version=1")},
@@ -274,11 +274,11 @@ func TestHeightSlackTakesAnEarlyExitForCompletion(t *testing.T) {
 				on("previous version was not complete", "height=7"),
 			},
 			trace:      []string{"exit v0 0 at 7", "start v1 start=11 stop=20", "exit v1 101 at 7", "start v0 stop=10"},
-			checkpoint: "1 running 0@10", state: "7 version 0",
+			checkpoint: "1 finishing_previous", state: "7 version 0",
 		},
 		phase{
 			name: "v0 runs on", do: heights(13, 13), events: []event{on("height known", "version=1")},
-			trace: []string{"exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10", "start v1 start=11 stop=20"},
+			trace: []string{"exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10", "start v1 start=11 stop=20"},
 			state: "13 version 0",
 		},
 	)

@@ -93,7 +93,6 @@ const (
 	withSlack
 	withoutCheckpoint
 	withMigration
-	abandoned
 
 	faultCount
 )
@@ -130,7 +129,7 @@ var faultNames = [faultCount]string{
 	decideComplete: "decided: complete", decideStopped: "decided: stopped", decideVerify: "decided: verify", decideFail: "decided: failed",
 	decideWithoutAssertion: "decided: start without start height", decideFinishPrevious: "decided: finish the previous version",
 	finished: "life: finished", finishedWaiting: "life: finished, waits", endlessReached: "life: last version runs without end",
-	lateResync: "life: begins far behind", withSlack: "life: with height slack", withoutCheckpoint: "life: without checkpoint file", withMigration: "life: with migrations", abandoned: "life: abandoned at a known shortcoming",
+	lateResync: "life: begins far behind", withSlack: "life: with height slack", withoutCheckpoint: "life: without checkpoint file", withMigration: "life: with migrations",
 }
 
 func (f fault) String() string { return faultNames[f] }

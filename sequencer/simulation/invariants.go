@@ -150,20 +150,8 @@ func (w *world) checkAccepted(p *process) {
 		w.violate(exactHeight, "version %d works on a newer state and diverges in silence: %s", p.version, s)
 	}
 	if wrong := s.wrongBlocks(w.plan); wrong != "" {
-		if p.start == 0 && w.overrunUnseen() {
-			w.abandon("an overrun was not seen")
-			return
-		}
 		w.violate(exactHeight, "version %d works on a state where %s", p.version, wrong)
 	}
-}
-
-// abandon ends a life that a known shortcoming has spoilt.
-func (w *world) abandon(why string) {
-	w.abandoned = true
-	w.count(abandoned)
-	w.logf("abandoned: %s", why)
-	w.after(0, func() { w.kill("abandoned") })
 }
 
 // checkSave looks when a checkpoint becomes visible. One in four is parsed at once, the others when they are loaded:
@@ -322,10 +310,6 @@ func (w *world) endsEarly() bool {
 func (w *world) checkEnd() {
 	s := &w.state
 	if wrong := s.wrongBlocks(w.plan); wrong != "" {
-		if w.overrunUnseen() {
-			w.abandon("an overrun was not seen")
-			return
-		}
 		w.violate(exactHeight, "at the end, %s", wrong)
 	}
 	for i, v := range w.plan.Versions {

@@ -168,7 +168,7 @@ func (w *world) live() {
 			}
 			w.checkProgress(calmRuns, calmRepairs)
 		}
-		over := w.violation != nil || w.goal || w.abandoned
+		over := w.violation != nil || w.goal
 		if over {
 			w.over = true
 		}
@@ -185,7 +185,7 @@ func (w *world) live() {
 // afterRun looks at the end of a run, and has the operator repair what needs a hand. It reports whether it did.
 func (w *world) afterRun(e *entrypoint) (repaired bool) {
 	switch {
-	case w.violation != nil, w.abandoned:
+	case w.violation != nil:
 	case e.returned:
 		w.logf("run %d ends: %v", w.runs, e.err)
 		w.checkReturn(e)
@@ -205,7 +205,7 @@ func (w *world) afterRun(e *entrypoint) (repaired bool) {
 		w.checkEnd()
 	}
 	var f *sequencer.Failure
-	if w.goal || w.abandoned || w.violation != nil || !errors.As(e.err, &f) {
+	if w.goal || w.violation != nil || !errors.As(e.err, &f) {
 		return false
 	}
 	return w.repair(e, f)
@@ -332,7 +332,8 @@ func (w *world) disturbVolume() {
 		w.disk.put([]byte("{}\n"))
 		w.tamper()
 		w.logf("the checkpoint is overwritten")
-	case w.fault(checkpointReference, .01):
+	// Not after an overrun: what the checkpoint knows of it would be lost, and nobody could tell whose blocks those are.
+	case !w.volume.overran && w.fault(checkpointReference, .01):
 		w.disk.put(fmt.Appendf(nil, "{\"version_index\": %d, \"binary_path\": %q}\n", c.VersionIndex, c.BinaryPath))
 		w.tamper()
 		w.logf("the checkpoint is rewritten by the reference")

@@ -40,8 +40,6 @@ type world struct {
 	full time.Time
 	// goal: nothing is left to do in this life.
 	goal bool
-	// abandoned: the life is spoilt by one of the known shortcomings.
-	abandoned bool
 
 	// budget is how many faults are left, heat how likely each is.
 	budget int
