@@ -13,6 +13,14 @@ import (
 // lastSignal is the highest signal number of Linux, SIGRTMAX (signal(7)).
 const lastSignal = syscall.Signal(64)
 
+// fault is why the signals of faults are not handed out.
+const fault = "it tells of a fault of our own; sent by a process it is dropped"
+
+// faults are these signals.
+var faults = []syscall.Signal{
+	unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
+}
+
 // notForwarded lists the signals that are not handed out, each with the reason. All others are.
 var notForwarded = []struct {
 	sig syscall.Signal
@@ -26,13 +34,13 @@ var notForwarded = []struct {
 	{unix.SIGTTOU, "it tells that we ourselves wrote to the terminal from the background; caught, the write would be restarted for ever"},
 	{unix.SIGURG, "the Go scheduler preempts goroutines with it"},
 	{unix.SIGPROF, "the Go runtime keeps it for its profiler"},
-	{unix.SIGILL, "a fault of our own; the Go runtime does not let it be caught"},
-	{unix.SIGTRAP, "a fault of our own; the Go runtime does not let it be caught"},
-	{unix.SIGBUS, "a fault of our own; the Go runtime does not let it be caught"},
-	{unix.SIGFPE, "a fault of our own; the Go runtime does not let it be caught"},
-	{unix.SIGSEGV, "a fault of our own; the Go runtime does not let it be caught"},
-	{unix.SIGSTKFLT, "a fault of our own; the Go runtime does not let it be caught"},
-	{unix.SIGSYS, "a fault of our own; the Go runtime does not let it be caught"},
+	{unix.SIGILL, fault},
+	{unix.SIGTRAP, fault},
+	{unix.SIGBUS, fault},
+	{unix.SIGFPE, fault},
+	{unix.SIGSEGV, fault},
+	{unix.SIGSTKFLT, fault},
+	{unix.SIGSYS, fault},
 	{32, "the C library cancels threads with it"},
 	{33, "the C library and the Go runtime change the ids of all threads with it"},
 	{34, "musl stops all threads with it; the Go runtime does not let it be caught"},
@@ -88,9 +96,17 @@ type Inbox struct {
 // statement of main: what comes earlier has its default effect, which for process 1 is none and for others mostly
 // death. SIGPIPE is caught too, and dropped, so that a closed stderr does not kill us; it is not ignored, since children
 // would inherit that. A SIGHUP or SIGINT that was ignored when the process started stays so, for us and for children.
-// SIGTTIN, SIGTTOU and the fault signals keep what the Go runtime makes of them.
+// SIGTTIN and SIGTTOU keep what the Go runtime makes of them.
+//
+// The fault signals are dropped where a process sent them with kill(2), for the Go runtime would crash, and as process 1
+// take the whole container along. A fault of our own still crashes with its trace; so does a signal of sigqueue(3), which
+// the runtime takes for one.
 func CatchSignals() *Inbox {
-	return catch(append(forwardable(), unix.SIGPIPE))
+	list := append(forwardable(), unix.SIGPIPE)
+	for _, sig := range faults {
+		list = append(list, sig)
+	}
+	return catch(list)
 }
 
 // catch returns an Inbox for the listed signals and SIGCHLD.

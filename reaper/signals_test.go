@@ -176,6 +176,76 @@ func init() {
 	}
 }
 
+// A fault signal that a process sends is no fault: an init that died of it would take the whole container along.
+func TestInitOutlivesFaultSignalsThatAreSent(t *testing.T) {
+	if runAsInit(t) {
+		outliveFaultSignals(t)
+	}
+}
+
+func TestFaultSignalsThatAreSentAreDropped(t *testing.T) {
+	r := newReaper(t, Options{})
+	require.Equal(t, "outlived\n", output(t, r, actor("faultless")))
+}
+
+func outliveFaultSignals(t require.TestingT) {
+	b := CatchSignals()
+	r, err := New(Options{Inbox: b})
+	require.NoError(t, err)
+	for range 20 {
+		for _, sig := range faults {
+			c, err := r.Start(shell("kill -$1 $2", fmt.Sprint(int(sig)), fmt.Sprint(os.Getpid())))
+			require.NoError(t, err)
+			<-c.Done()
+			require.Equal(t, Exit{}, c.Exit())
+			// The kernel delivers it after the fault signal, whose number is smaller or which counts as synchronous.
+			require.NoError(t, unix.Kill(os.Getpid(), lastSignal))
+			require.Equal(t, lastSignal, <-b.Signals(), "%s was handed out", name(sig))
+		}
+	}
+	require.NoError(t, r.Close())
+	require.NoError(t, b.Close())
+}
+
+func TestFaultsOfOurOwnStillCrash(t *testing.T) {
+	for role, text := range map[string]string{"nil pointer": "nil pointer dereference", "lost page": "unexpected fault address"} {
+		t.Run(role, func(t *testing.T) {
+			r := newReaper(t, Options{})
+			stderr := newBuffer()
+			require.Equal(t, Exit{Code: 2}, exitOf(t, start(t, r, pumped(actor(role), stderr))))
+			require.Contains(t, stderr.String(), text)
+			require.Contains(t, stderr.String(), "goroutine ")
+		})
+	}
+}
+
+// mustTest lets a role use require.
+type mustTest struct{}
+
+func (mustTest) Errorf(format string, args ...any) { fmt.Fprintf(os.Stderr, format, args...) }
+func (mustTest) FailNow()                          { os.Exit(99) }
+
+func init() {
+	roles["faultless"] = func() {
+		outliveFaultSignals(mustTest{})
+		fmt.Println("outlived")
+	}
+	roles["nil pointer"] = func() {
+		CatchSignals()
+		var nothing *Exit
+		fmt.Println(nothing.Code)
+	}
+	roles["lost page"] = func() {
+		CatchSignals()
+		file, err := os.CreateTemp("", "page")
+		must(err)
+		must(os.Remove(file.Name()))
+		page, err := unix.Mmap(int(file.Fd()), 0, 1, unix.PROT_READ, unix.MAP_SHARED)
+		must(err)
+		fmt.Println(page[0]) // the file is empty: SIGBUS
+	}
+}
+
 // forwardEverything runs Exec and sends us every signal, of which each must reach the child, and once.
 func forwardEverything(t *testing.T, opts ExecOptions) {
 	r := newReaper(t, Options{Inbox: newInbox(t)})
