@@ -93,6 +93,15 @@ type Mock struct {
 	HTTPLate time.Duration `toml:"http_late,omitzero"`
 	// OrphansPerBlock are daemons that each block leaves behind for PID 1 to reap.
 	OrphansPerBlock int `toml:"orphans_per_block,omitzero"`
+	// FreezeAt has the node stop itself (SIGSTOP) at that soft height, once.
+	FreezeAt uint64 `toml:"freeze_at,omitzero"`
+	// Leftover are the traits of a process that the node leaves behind; see LeftoverIgnoresStops and those after it.
+	// LeftoverSays is the line that it writes again and again where it holds stderr.
+	Leftover     []string `toml:"leftover,omitempty"`
+	LeftoverSays string   `toml:"leftover_says,omitempty"`
+	// Stdio is what the node does to its descriptors at the end of its start: "close-stderr", "close" (the first three),
+	// "close-all" (also an inherited lock) or "redirect-stderr" (to stderr.log in the state folder).
+	Stdio string `toml:"stdio,omitempty"`
 	// StderrFlood is how many bytes each block writes to stderr.
 	StderrFlood int `toml:"stderr_flood,omitzero"`
 	// PanicOnStart panics with that text before anything is opened.
@@ -199,6 +208,7 @@ func (m *Mock) checkWords() error {
 		{"startup_http", m.StartupHTTP, []string{"refused", "hang"}},
 		{"journal", m.Journal, []string{"events", "heights", "off"}},
 		{"crash_on", m.CrashOn, []string{"soft", "durable"}},
+		{"stdio", m.Stdio, []string{"", stdioCloseStderr, stdioClose, stdioCloseAll, stdioRedirectStderr}},
 		{"http", m.HTTP, []string{"ok", "hang", "null", "garbage", "500", "off"}},
 	} {
 		if !slices.Contains(key.allowed, key.value) {
@@ -207,6 +217,11 @@ func (m *Mock) checkWords() error {
 	}
 	if m.CrashSignal != "" && unix.SignalNum(m.CrashSignal) == 0 {
 		return fmt.Errorf("mock.crash_signal %q is no signal (write it as SIGKILL)", m.CrashSignal)
+	}
+	for _, trait := range m.Leftover {
+		if !slices.Contains(leftoverTraits, trait) {
+			return fmt.Errorf("mock.leftover has %q, must be of: %s", trait, strings.Join(leftoverTraits, ", "))
+		}
 	}
 	for _, flag := range m.AcceptFlags {
 		if name, dashes := strings.CutPrefix(flag, "--"); !dashes || name == "" {

@@ -63,6 +63,8 @@ func TestConfigMistakesAreNamed(t *testing.T) {
 		good + da + "[mock]\nhttp = \"slow\"": "mock.http",
 		good + da + "[mock]\ncrash_signal = \"KILL\"":                 "mock.crash_signal",
 		good + da + "[mock]\naccept_flags = [\"metrics\"]":            "mock.accept_flags",
+		good + da + "[mock]\nleftover = [\"immortal\"]":               "mock.leftover",
+		good + da + "[mock]\nstdio = \"shut\"":                        "mock.stdio",
 		good + da + "[mock]\nresync_rate = 0":                         "mock.resync_rate",
 		good + da + "[mock]\nexit_code = 256":                         "mock.exit_code",
 		good + da + "[mock]\nstderr_flood = -1":                       "mock.stderr_flood",

@@ -14,6 +14,7 @@ import (
 const (
 	faultLeaderRestart = "leader-restart"
 	faultCrash         = "crash"
+	faultFreeze        = "freeze"
 
 	orphanCommand = "orphan"
 	orphanLife    = 50 * time.Millisecond
@@ -31,6 +32,12 @@ func (n *node) faultAt(h uint64) (*ending, error) {
 	case h == mock.ExitEarlyAt:
 		n.look(n.ticked)
 		return &ending{reason: fmt.Sprintf("exit_early_at %d", h)}, nil
+	case h == mock.FreezeAt && !n.store.fired(faultFreeze, h):
+		if err := n.store.setFired(faultFreeze, h); err != nil {
+			return nil, err
+		}
+		n.look(n.ticked)
+		return nil, os.NewSyscallError("kill", unix.Kill(os.Getpid(), unix.SIGSTOP))
 	case h == mock.CrashAt && mock.CrashOn == "soft" && n.mayCrash():
 		return n.crashEnding(h)
 	}

@@ -27,11 +27,12 @@ type Stdio struct{ Out, Err io.Writer }
 func OSStdio() Stdio { return Stdio{Out: os.Stdout, Err: os.Stderr} }
 
 var commands = map[string]func([]string, Stdio) int{
-	"migrate":     migrateMain,
-	"da":          daMain,
-	"demo":        demoMain,
-	"inspect":     inspectMain,
-	orphanCommand: orphanMain,
+	"migrate":       migrateMain,
+	"da":            daMain,
+	"demo":          demoMain,
+	"inspect":       inspectMain,
+	orphanCommand:   orphanMain,
+	leftoverCommand: leftoverMain,
 }
 
 // Main runs the program that args (with the name it was called by first) describe, and returns its exit code. Under a

@@ -83,6 +83,9 @@ func (n *node) run(ctx context.Context, giveBack func()) int {
 	if err := n.start(ctx); err != nil {
 		return n.fail(err)
 	}
+	if err := errors.Join(n.leaveBehind(), n.changeStdio()); err != nil {
+		return n.fail(err)
+	}
 	signals := stopSignals(giveBack)
 	n.journal.add(Entry{Event: EventReady, Height: n.state.Height, Soft: n.soft})
 	n.log.info("Rollup started", "height", n.state.Height, "state_version", n.state.StateVersion)
