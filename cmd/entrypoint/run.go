@@ -273,6 +273,17 @@ func (ps *processes) Sweep(grace time.Duration) (int, error) {
 // process lets the sequence use a child.
 type process struct{ *reaper.Child }
 
+// Signal implements sequencer.Process. A process that was stopped (SIGSTOP) gets a stop signal only when it is continued,
+// and nobody but us is there to do that: without it such a node would hold up the stop for ever.
+func (p process) Signal(sig syscall.Signal) error {
+	err := p.Child.Signal(sig)
+	if err == nil && sequencer.IsStop(sig) {
+		// If the node has ended meanwhile there is nothing to continue.
+		_ = p.Child.Signal(syscall.SIGCONT)
+	}
+	return err //nolint:wrapcheck // the sequence only logs it
+}
+
 // Exit implements sequencer.Process.
 func (p process) Exit() sequencer.Exit {
 	e := p.Child.Exit()
