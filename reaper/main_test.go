@@ -50,14 +50,15 @@ func must(err error) {
 	}
 }
 
-// runAsInit runs the calling test once more, as process 1 of a new process namespace, and returns true there.
-func runAsInit(t *testing.T) bool {
+// runAsInit runs the calling test once more, as process 1 of a new process namespace, and returns true there. What that
+// one prints is logged.
+func runAsInit(t *testing.T, flags ...string) bool {
 	t.Helper()
 	if os.Getenv("REAPER_INIT") != "" {
 		require.Equal(t, 1, os.Getpid())
 		return true
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.timeout=2m")
+	cmd := exec.Command("/proc/self/exe", append([]string{"-test.run=^" + t.Name() + "$", "-test.timeout=2m"}, flags...)...)
 	cmd.Env = append(os.Environ(), "REAPER_INIT=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
@@ -69,6 +70,7 @@ func runAsInit(t *testing.T) bool {
 		missing(t, "cannot make a process namespace: %v", err)
 	}
 	require.NoError(t, err, "as process 1:\n%s", out)
+	t.Logf("as process 1:\n%s", out)
 	return false
 }
 
