@@ -5,6 +5,8 @@ DIR ?=
 FUZZTIME ?= 10s
 LIVES ?= 100000
 DURATION ?=
+ORPHANS ?= 100000
+HOSTILE_TESTS := NothingOfAVersion|RefusalOfALeftover|StoppedItself|StoppedNode|ClosedItsDescriptors|SecondEntrypoint|TakesOver
 # TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
 TESTFLAGS ?=
 
@@ -29,7 +31,7 @@ module := $(shell sed -n 's/^module //p' go.mod)
 gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race cover bench-handoff fuzz simulate lint guards tools clean
+.PHONY: help build run test race cover bench-handoff fuzz simulate hostile lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +72,11 @@ fuzz: ## run each fuzz target of each package for FUZZTIME (10s)
 
 simulate: ## run the sequence through LIVES (100000) simulated lives, or as many as fit into DURATION (2m), and count what happened
 	go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestSimulation$$' -v ./sequencer/simulation $(if $(DURATION),-duration $(DURATION),-lives $(LIVES))
+
+# The figures stand in the lines with "orphans", "refused" and "starts".
+hostile: ## set hostile processes on the program: ORPHANS (100000) orphans, leftovers, stopped nodes, rivals; as root
+	go test -tags $(GO_TAGS) -count=1 -v -run 'Storm|NextBearer|Sweep|Fault' ./reaper -orphans $(ORPHANS)
+	go test -tags $(GO_TAGS) -count=1 -v -run '$(HOSTILE_TESTS)' ./cmd/entrypoint
 
 lint: ## run the linters and check the formatting
 	@PATH="$$PATH:$$(go env GOPATH)/bin"; \

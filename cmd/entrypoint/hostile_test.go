@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -86,10 +88,10 @@ func upgradeOverLeftovers(c *chain) {
 	)
 }
 
-// has reports whether our log has a line with this message.
-func (b *logBook) has(message string) bool {
+// has reports whether our log has such a line.
+func (b *logBook) has(message string, attrs ...string) bool {
 	for _, line := range b.all() {
-		if line.text("msg") == message {
+		if line.matches(on(message, attrs...)) {
 			return true
 		}
 	}
@@ -245,4 +247,116 @@ func expectDescriptors(c *chain, stdio string) {
 	}
 	assert.Equal(c.t, stdio != "close-all", strings.Contains(strings.Join(open, " "), "checkpoint.json.lock"), open)
 	assert.Equal(c.t, stdio == "redirect-stderr", strings.Contains(strings.Join(open, " "), "stderr.log"), open)
+}
+
+// besieged starts further entrypoints on the volume, every ten milliseconds, until stop is called. Each that is refused
+// must say so; stop returns how many were, and those that were not.
+func besieged(c *chain) (stop func() (refused int, others []string)) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	var refused int
+	var others []string
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		holder := fmt.Sprintf("locked by the entrypoint with pid %d", c.program.cmd.Process.Pid)
+		for {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+			}
+			if code, _, errs := c.command("-c", c.manager, "-f", c.checkpoint); code == 74 && strings.Contains(errs, holder) {
+				refused++
+			} else {
+				others = append(others, fmt.Sprintf("exit code %d: %s", code, errs))
+			}
+		}
+	}()
+	return func() (int, []string) {
+		close(quit)
+		<-done
+		return refused, others
+	}
+}
+
+// Others that want the volume, all its life long, change nothing of it.
+func TestSecondEntrypointsAreRefusedForAWholeLife(t *testing.T) {
+	t.Parallel()
+	calm, c := clockChain(t), clockChain(t)
+	c.start()
+	c.await("the lock to be taken", func() bool { return c.program.log.has("version started") })
+	stop := besieged(c)
+	const finished = "2 finished ?migrated 0@75 1@150 2@225"
+	c.run(phase{
+		name: "besieged", do: func(c *chain) {
+			c.await("the last version", func() bool { return c.program.log.has("version started", "version=2") })
+			refused, others := stop()
+			t.Logf("%d starts were refused", refused)
+			assert.Positive(t, refused)
+			assert.Empty(t, others)
+		},
+		exit: exits(0), events: []event{on("sequence finished", "version=2")}, trace: c.rest(),
+		checkpoint: finished, state: "225 version 1 migrated@75",
+	})
+	require.NoError(t, os.Link(filepath.Join(c.dir, "da.json"), filepath.Join(calm.dir, "da.json")))
+	calm.run(phase{
+		name: "undisturbed", do: start(), exit: exits(0), events: []event{on("sequence finished", "version=2")}, trace: calm.rest(),
+		checkpoint: finished, state: "225 version 1 migrated@75",
+	})
+	have, err := mockrollup.ReadState(c.state)
+	require.NoError(t, err)
+	want, err := mockrollup.ReadState(calm.state)
+	require.NoError(t, err)
+	assert.Equal(t, want.StateRoot, have.StateRoot)
+	assert.Equal(t, want.History, have.History)
+}
+
+// When the first one is killed exactly one of many others takes its place, and never are two nodes alive.
+func TestOneOfManyEntrypointsTakesOverFromAKilledOne(t *testing.T) {
+	t.Parallel()
+	c := clockChain(t)
+	c.start()
+	c.await("v0 to make blocks", func() bool { return c.program.log.has("height known") })
+	first := c.program
+	var codes []int
+	var worked int // of them have started something
+	var mu sync.Mutex
+	var rivals sync.WaitGroup
+	for range 20 {
+		rivals.Go(func() {
+			for { // as its orchestrator would, until the chain is done
+				code, _, errs := c.command("-c", c.manager, "-f", c.checkpoint)
+				mu.Lock()
+				codes = append(codes, code)
+				if strings.Contains(errs, `"version started"`) {
+					worked++
+				}
+				mu.Unlock()
+				if code != 74 {
+					return
+				}
+			}
+		})
+		time.Sleep(10 * time.Millisecond)
+	}
+	require.NoError(t, first.cmd.Process.Signal(syscall.SIGKILL))
+	<-first.done
+	c.program = nil
+	rivals.Wait()
+	refused := 0
+	for _, code := range codes {
+		if code == 74 {
+			refused++
+		} else {
+			assert.Zero(t, code, "it took over, or came after the end")
+		}
+	}
+	t.Logf("%d starts, %d refused", len(codes), refused)
+	assert.Positive(t, refused)
+	assert.Equal(t, 1, worked, "one took over")
+	assert.Equal(t, "225 version 1 migrated@75", c.stateInWords())
+	entries, err := c.journal()
+	require.NoError(t, err)
+	assert.Nil(t, mockrollup.Overlap(entries))
 }
