@@ -232,8 +232,7 @@ func init() {
 	}
 	roles["nil pointer"] = func() {
 		CatchSignals()
-		var nothing *Exit
-		fmt.Println(nothing.Code)
+		fmt.Println(map[string]*Exit{}["nothing"].Code)
 	}
 	roles["lost page"] = func() {
 		CatchSignals()
