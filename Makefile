@@ -75,7 +75,7 @@ simulate: ## run the sequence through LIVES (100000) simulated lives, or as many
 
 # The figures stand in the lines with "orphans", "refused" and "starts".
 hostile: ## set hostile processes on the program: ORPHANS (100000) orphans, leftovers, stopped nodes, rivals; as root
-	go test -tags $(GO_TAGS) -count=1 -v -run 'Storm|NextBearer|Sweep|Fault' ./reaper -orphans $(ORPHANS)
+	go test -tags $(GO_TAGS) -count=1 -v -run 'Storm|NextBearer|Sweep|MovesOn|Fault' ./reaper -orphans $(ORPHANS)
 	go test -tags $(GO_TAGS) -count=1 -v -run '$(HOSTILE_TESTS)' ./cmd/entrypoint
 
 lint: ## run the linters and check the formatting

@@ -109,7 +109,45 @@ func forker(n int) Command {
 	return cmd
 }
 
+// A process that forks, changes its session and ends, again and again, is in no group and seldom in a look.
+func TestInitSweepsAProcessThatMovesOn(t *testing.T) {
+	if !runAsInit(t) {
+		return
+	}
+	r := newReaper(t, Options{})
+	for range 50 { // they make each look longer
+		start(t, r, Command{Path: "/bin/sleep", Args: []string{"sleep", "1000"}})
+	}
+	for range 50 {
+		exitOf(t, start(t, r, actor("mover")))
+		_, err := r.Sweep(0)
+		require.NoError(t, err)
+		orphans := r.Stats().OrphansReaped
+		time.Sleep(10 * time.Millisecond) // five moves
+		_, err = r.reapNow()
+		require.NoError(t, err)
+		require.Equal(t, orphans, r.Stats().OrphansReaped, "it has moved on")
+	}
+}
+
+// moveOn goes on in a new process, in a session of its own, every two milliseconds.
+//
+//go:norace
+//go:nosplit
+func moveOn() {
+	pause := unix.Timespec{Nsec: 2e6}
+	for {
+		pid, _, _ := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+		if pid != 0 {
+			end(0)
+		}
+		syscall.RawSyscall(unix.SYS_SETSID, 0, 0, 0)
+		syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+	}
+}
+
 func init() {
+	roles["mover"] = moveOn
 	// forker makes orphans in waves: a process in the middle forks a wave and ends, and none of the wave ends before
 	// it is an orphan. A fork that only makes system calls is safe in Go, and fast.
 	roles["forker"] = func() {

@@ -94,18 +94,25 @@ func (s *sweep) run(grace time.Duration) error {
 	}
 }
 
-// look returns the leftovers. One look may miss a process whose parent forks it and ends while the table is read, so
-// "nothing" is believed if wait4 says so or a second look finds the same.
+// look returns the leftovers. One look may miss a process whose parent forks it and ends while the table is read. Such a
+// parent is our child, or becomes it, so "nothing" is believed if wait4 says so, or of a look during which nothing ended
+// that is ours to reap: then each of our children was in it.
 func (s *sweep) look() ([]process, error) {
-	left := s.find()
-	if len(left) > 0 {
-		return left, nil
+	for {
+		reaped := s.r.nextReap()
+		if left := s.find(); len(left) > 0 {
+			return left, nil
+		}
+		childless, err := s.r.reapNow()
+		if childless || err != nil {
+			return nil, err
+		}
+		select {
+		case <-reaped:
+		default:
+			return nil, nil
+		}
 	}
-	childless, err := s.r.reapNow()
-	if childless || err != nil {
-		return nil, err
-	}
-	return s.find(), nil
 }
 
 // find returns the leftovers of one look at the process table, or the groups that are left if there is no table.
