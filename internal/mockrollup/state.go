@@ -139,7 +139,13 @@ func openStore(dir string, fsync bool) (*store, error) {
 		_ = lock.Close()
 		return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 	}
-	return &store{dir: dir, fsync: fsync, lock: lock}, nil
+	s := &store{dir: dir, fsync: fsync, lock: lock}
+	// The folder may be new: a power cut would take it away with all that is synced in it.
+	if err := s.syncDir(filepath.Dir(dir)); err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *store) close() { _ = s.lock.Close() }
@@ -158,7 +164,7 @@ func (s *store) commit(state State) error {
 	if err := os.Rename(path+".tmp", path); err != nil {
 		return fmt.Errorf("cannot commit height %d: %w", state.Height, err)
 	}
-	return s.syncDir()
+	return s.syncDir(s.dir)
 }
 
 func (s *store) writeSynced(path string, text []byte) error {
@@ -173,13 +179,13 @@ func (s *store) writeSynced(path string, text []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-func (s *store) syncDir() error {
+func (s *store) syncDir(path string) error {
 	if !s.fsync {
 		return nil
 	}
-	dir, err := os.Open(s.dir)
+	dir, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("cannot sync %s: %w", s.dir, err)
+		return fmt.Errorf("cannot sync %s: %w", path, err)
 	}
 	return errors.Join(dir.Sync(), dir.Close())
 }
@@ -191,7 +197,10 @@ func (s *store) fired(fault string, height uint64) bool {
 }
 
 func (s *store) setFired(fault string, height uint64) error {
-	return s.writeSynced(s.markerPath(fault, height), nil)
+	if err := s.writeSynced(s.markerPath(fault, height), nil); err != nil {
+		return err
+	}
+	return s.syncDir(s.dir)
 }
 
 func (s *store) markerPath(fault string, height uint64) string {
