@@ -7,6 +7,7 @@ LIVES ?= 100000
 DURATION ?=
 ORPHANS ?= 100000
 HOSTILE_TESTS := NothingOfAVersion|RefusalOfALeftover|StoppedItself|StoppedNode|ClosedItsDescriptors|SecondEntrypoint|TakesOver
+ROUNDS ?= 100
 # TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
 TESTFLAGS ?=
 
@@ -32,6 +33,7 @@ gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test race cover bench-handoff fuzz simulate hostile lint guards tools clean
+.PHONY: help build run test race cover bench-handoff fuzz simulate power-cuts lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +79,9 @@ simulate: ## run the sequence through LIVES (100000) simulated lives, or as many
 hostile: ## set hostile processes on the program: ORPHANS (100000) orphans, leftovers, stopped nodes, rivals; as root
 	go test -tags $(GO_TAGS) -count=1 -v -run 'Storm|NextBearer|Sweep|MovesOn|Fault' ./reaper -orphans $(ORPHANS)
 	go test -tags $(GO_TAGS) -count=1 -v -run '$(HOSTILE_TESTS)' ./cmd/entrypoint
+
+power-cuts: ## cut the power of a real ext4 and a real xfs ROUNDS (100) times each, as root, and count what happened
+	CI=true go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestPower' -v ./cmd/entrypoint -power-cuts $(ROUNDS)
 
 lint: ## run the linters and check the formatting
 	@PATH="$$PATH:$$(go env GOPATH)/bin"; \
