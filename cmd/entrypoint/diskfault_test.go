@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -128,27 +127,27 @@ func TestFullVolumeFailsTheHandOver(t *testing.T) {
 	})
 }
 
-// heldInMigration fills the disk while the migration runs, and lets it complete.
-func heldInMigration(c *chain, full func() func()) (free func()) {
+// heldInMigration breaks the disk while the migration runs, and lets it complete.
+func heldInMigration(c *chain, spoil func() (mend func()), says string) (mend func()) {
 	c.t.Helper()
 	letGo := c.hold(c.migration(1))
 	c.run(phase{
 		name: "to the migration", do: do(heights(13, 13), start()), events: []event{on("migration started", "version=1")},
 		trace: append([]string{"start v0 stop=10"}, v0AtItsEnd...), checkpoint: "1 migrating started 0@10", state: "10 version 0",
 	})
-	free = full()
+	mend = spoil()
 	letGo()
 	c.run(phase{
-		name: "full", events: []event{on("migration finished", "version=1"), on("checkpoint not written", "error~no space left on device")},
+		name: "spoilt", events: []event{on("migration finished", "version=1"), on("checkpoint not written", "error~"+says)},
 		trace: []string{"start v1 migration", "exit v1 migration 0 at 10"}, checkpoint: "1 migrating started 0@10", state: "10 version 1 migrated@10",
 	})
-	return free
+	return mend
 }
 
 func TestMigrationIsRecordedOnceTheVolumeHasSpaceAgain(t *testing.T) {
 	t.Parallel()
 	onSmallDisks(t, migratingChain, func(c *chain, full func() func()) {
-		free := heldInMigration(c, full)
+		free := heldInMigration(c, full, "no space left on device")
 		c.run(phase{
 			name: "freed", do: func(*chain) { free() }, events: []event{on("height known", "version=1")}, trace: []string{"start v1 start=11 stop=20"},
 			checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
@@ -161,19 +160,24 @@ func TestMigrationIsRecordedOnceTheVolumeHasSpaceAgain(t *testing.T) {
 
 func TestMigrationThatCannotBeRecordedIsSetByHand(t *testing.T) {
 	t.Parallel()
-	onSmallDisks(t, migratingChain, func(c *chain, full func() func()) {
-		free := heldInMigration(c, full)
-		c.run(phase{
-			name: "full to the end", exit: exits(74), checkpoint: "1 migrating started 0@10", state: "10 version 1 migrated@10",
-			allows: []string{"checkpoint not written"}, says: []string{c.checkpoint, "no space left on device", "the migration of version 1", "completed", "checkpoint set", "--version 1 --migrated"},
-		})
-		free()
-		code, _, stderr := c.command("checkpoint", "set", "-c", c.manager, "-f", c.checkpoint, "--version", "1", "--migrated")
-		require.Zero(c.t, code, stderr)
-		c.run(phase{
-			name: "set by hand", do: start(), events: []event{on("height known", "version=1")}, trace: []string{"start v1 start=11 stop=20"},
-			checkpoint: "1 running started migrated ?0@10", state: "13 version 1 migrated@10",
-		})
+	onSmallDisks(t, migratingChain, func(c *chain, full func() func()) { setMigrationByHand(c, full, "no space left on device") })
+}
+
+func setMigrationByHand(c *chain, spoil func() (mend func()), says string) {
+	c.t.Helper()
+	mend := heldInMigration(c, spoil, says)
+	c.run(phase{
+		name: "spoilt to the end", exit: exits(74), checkpoint: "1 migrating started 0@10", state: "10 version 1 migrated@10",
+		allows: []string{"checkpoint not written"}, says: []string{c.checkpoint, says, "the migration of version 1", "completed", "checkpoint set", "--version 1 --migrated"},
+	})
+	mend()
+	code, _, stderr := c.command("checkpoint", "set", "-c", c.manager, "-f", c.checkpoint, "--version", "1", "--migrated")
+	require.Zero(c.t, code, stderr)
+	c.run(phase{
+		name: "set by hand", do: start(), events: []event{on("height known", "version=1")}, trace: []string{"start v1 start=11 stop=20"},
+		checkpoint: "1 running started migrated ?0@10", state: "13 version 1 migrated@10",
+	}, phase{
+		name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v1 terminated", "exit v1 0 at 13"},
 	})
 }
 
@@ -203,17 +207,13 @@ func TestFullVolumeDoesNotStopANodeThatRunsWell(t *testing.T) {
 	})
 }
 
-// ext4 makes itself read-only at an error of its disk, over the heads of those who have files open for writing.
 func TestDiskThatBecomesReadOnlyFailsTheHandOver(t *testing.T) {
 	t.Parallel()
 	ownMounts(t)
 	c, dir := separateCheckpoint(t, migratingChain())
 	d := newDisk(t, "ext4", dir)
 	c.run(inV0())
-	out, err := exec.Command("mount", "-o", "remount,abort", dir).CombinedOutput()
-	if err != nil {
-		t.Logf("mount tells of the abort: %s %s", err, out)
-	}
+	d.abort()
 	failed := noHandOver(c.checkpoint, "read-only file system")
 	failed.checkpoint = "0 running started"
 	c.run(failed)
@@ -225,6 +225,15 @@ func TestDiskThatBecomesReadOnlyFailsTheHandOver(t *testing.T) {
 	}, phase{
 		name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v1 terminated", "exit v1 0 at 13"},
 	})
+	d.unmount()
+}
+
+func TestDiskThatBecomesReadOnlyInAMigrationIsMendedByHand(t *testing.T) {
+	t.Parallel()
+	ownMounts(t)
+	c, dir := separateCheckpoint(t, migratingChain())
+	d := newDisk(t, "ext4", dir)
+	setMigrationByHand(c, func() func() { d.abort(); return d.powerUp }, "read-only file system")
 	d.unmount()
 }
 

@@ -120,6 +120,15 @@ func (d *disk) cutPower() {
 	require.NoError(d.t, unix.IoctlSetPointerInt(fd, shutdownRequest, noLogFlush))
 }
 
+// abort has ext4 make itself read-only, as at an error of its disk, over the heads of those who have files open for
+// writing: a plain remount is refused while the lock of the checkpoint is open.
+func (d *disk) abort() {
+	d.t.Helper()
+	out, err := exec.Command("mount", "-o", "remount,abort", d.dir).CombinedOutput()
+	probe := os.WriteFile(filepath.Join(d.dir, "probe"), nil, 0o600)
+	require.ErrorIs(d.t, probe, unix.EROFS, "%v %s", err, out)
+}
+
 // keepBusy writes to the disk, as others on a volume do, until its power is cut: so a sync takes its time, and a cut can
 // come before its end. What it returns waits for that.
 func (d *disk) keepBusy() (idle func()) {
