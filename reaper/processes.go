@@ -64,8 +64,9 @@ func readProcess(root string, pid int) (process, error) {
 // parseStat parses "pid (comm) state ppid …". The name may hold anything, even parentheses and line ends, so the
 // fields are counted from the last parenthesis.
 func parseStat(pid int, line string) (process, error) {
-	fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
-	if len(fields) < 20 {
+	end := strings.LastIndexByte(line, ')')
+	fields := strings.Fields(line[end+1:])
+	if end < 0 || len(fields) < 20 {
 		return process{}, fmt.Errorf("cannot understand the state of process %d: %q", pid, line)
 	}
 	p := process{pid: pid, state: fields[0][0]}
@@ -79,7 +80,9 @@ func parseStat(pid int, line string) (process, error) {
 }
 
 // leftovers returns the living processes below self that belong to none of the running children, by number: everything
-// below self, but for the running children with all below them and in their groups, and but for foreign processes.
+// below self, but for the running children with all below them and in their groups, and but for foreign processes. A
+// table is read while processes come and go, so parents in it may form a circle: a number that a parent had is in use
+// again below its child.
 func leftovers(table map[int]process, self int, running map[int]bool) []process {
 	below := map[int][]process{}
 	for _, p := range table {
@@ -88,8 +91,10 @@ func leftovers(table map[int]process, self int, running map[int]bool) []process 
 	var left []process
 	var walk func(parent int)
 	walk = func(parent int) {
-		for _, p := range below[parent] {
-			if running[p.pid] || running[p.pgrp] || isForeign(table, self, p) {
+		children := below[parent]
+		delete(below, parent) // once is enough, and in a circle all there is
+		for _, p := range children {
+			if p.pid == self || running[p.pid] || running[p.pgrp] || isForeign(table, self, p) {
 				continue
 			}
 			if p.alive() {
@@ -116,10 +121,13 @@ func isForeign(table map[int]process, self int, p process) bool {
 	if !ok || !leader.alive() {
 		return false
 	}
-	for leader.pid != self && leader.ppid != 0 {
+	for range len(table) {
+		if leader.pid == self || leader.ppid == 0 {
+			return leader.pid != self
+		}
 		if leader, ok = table[leader.ppid]; !ok {
 			return false // it was reparented while we looked
 		}
 	}
-	return leader.pid != self
+	return false // the table has a circle
 }

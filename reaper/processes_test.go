@@ -15,7 +15,7 @@ func TestStatIsParsedWhateverTheName(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, process{pid: 42, ppid: 7, pgrp: 8, session: 9, threads: 3, state: 'S', start: 12345}, p)
 	}
-	for _, bad := range []string{"", "42", "42 (x) S 7", "42 (x) S x 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 12345"} {
+	for _, bad := range []string{"", "42", "42 x S 7 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 12345", "42 (x) S 7", "42 (x) S x 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 12345"} {
 		_, err := parseStat(42, bad)
 		require.Error(t, err, bad)
 	}
@@ -86,4 +86,16 @@ func TestLeftovers(t *testing.T) {
 			require.Equal(t, test.want, got)
 		})
 	}
+}
+
+func TestCircleInTheProcessTableIsNoTrap(t *testing.T) {
+	// The table is not read in one instant: 7 was seen below 8, then 8 ended, and its number went to a child of 7.
+	circle := map[int]process{
+		1: {pid: 1, session: 1, pgrp: 1, threads: 1, state: 'S'},
+		5: {pid: 5, ppid: 1, session: 7, pgrp: 5, threads: 1, state: 'S'},
+		7: {pid: 7, ppid: 8, session: 7, pgrp: 7, threads: 1, state: 'S'},
+		8: {pid: 8, ppid: 7, session: 7, pgrp: 7, threads: 1, state: 'S'},
+	}
+	require.Equal(t, []process{circle[5]}, leftovers(circle, 1, nil), "whether its leader came from outside is not known")
+	require.Equal(t, []process{circle[8]}, leftovers(circle, 7, nil))
 }
