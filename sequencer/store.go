@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,11 +125,12 @@ func readHolder(lock *os.File) *LockHeldError {
 	text := make([]byte, 256)
 	n, _ := lock.ReadAt(text, 0)
 	var h holder
-	if json.Unmarshal(text[:n], &h) != nil {
+	// kill(2) would take other numbers for groups, or cut them off.
+	if json.Unmarshal(text[:n], &h) != nil || h.Pid < 1 || h.Pid > math.MaxInt32 {
 		return held
 	}
 	held.Pid, held.Host = h.Pid, h.Host
-	if host, err := os.Hostname(); err == nil && host == h.Host && h.Pid > 0 {
+	if host, err := os.Hostname(); err == nil && host == h.Host {
 		held.HolderGone = errors.Is(unix.Kill(h.Pid, 0), unix.ESRCH)
 	}
 	return held
