@@ -50,21 +50,36 @@ func ParseRefusal(stderr []byte) (refusal Refusal, ok bool) {
 	}
 }
 
-// plain gives the words of a text with one blank between them: log libraries colour them (ECMA-48 sequences, ESC [ … and
-// a letter) and wrap lines.
+// plain gives the words of a text with one blank between them: log libraries colour them and wrap lines.
 func plain(text []byte) string {
 	words := make([]byte, 0, len(text))
 	for i := 0; i < len(text); i++ {
-		if text[i] != 0x1b || i+1 == len(text) || text[i+1] != '[' {
-			words = append(words, text[i])
+		if n := controlSequence(text[i:]); n > 0 {
+			i += n - 1
 			continue
 		}
-		i += 2
-		for i < len(text) && (text[i] == ';' || text[i] >= '0' && text[i] <= '9') {
-			i++
-		}
+		words = append(words, text[i])
 	}
 	return strings.Join(strings.Fields(string(words)), " ")
+}
+
+// controlSequence is the length of the control sequence with which text begins, 0 for none. By ECMA-48, section 5.4, it is
+// ESC [, then bytes of parameters, intermediate bytes, and one final byte.
+func controlSequence(text []byte) int {
+	if len(text) < 3 || text[0] != 0x1b || text[1] != '[' {
+		return 0
+	}
+	at := 2
+	for at < len(text) && text[at] >= '0' && text[at] <= '?' {
+		at++
+	}
+	for at < len(text) && text[at] >= ' ' && text[at] <= '/' {
+		at++
+	}
+	if at == len(text) || text[at] < '@' || text[at] > '~' {
+		return 0
+	}
+	return at + 1
 }
 
 // lastMatch returns the two numbers of the last place where the text stands, and where that is, or -1.

@@ -35,6 +35,9 @@ func TestRefusalTellsTheDurableHeight(t *testing.T) {
 		{"with colours around the numbers", "The requested start_at_rollup_height: \x1b[33m101\x1b[0m, is different than expected height \x1b[33m150\x1b[0m", start},
 		{"wrapped", "The requested\n    start_at_rollup_height: 101, is different\r\n\tthan expected height\n 150", start},
 		{"wrapped and coloured", "The requested stop_height\x1b[0m\n\x1b[2m  200 must be greater than the current_height\n\x1b[K250", stop},
+		{"with colours whose parameters have colons", strings.ReplaceAll(stopRefusal, " ", "\x1b[38:2::255:0:0m "), stop},
+		{"with the cursor switched off and on", strings.ReplaceAll(stopRefusal, " 200", "\x1b[?25l 200\x1b[?25h"), stop},
+		{"with what only begins like a colour", strings.ReplaceAll(stopRefusal, " 200", "\x1b[ 200"), Refusal{}},
 		{"without a space after the colon", "The requested start_at_rollup_height:101, is different than expected height 150", start},
 
 		{"both, stop last", startRefusal + "\n" + stopRefusal, stop},
