@@ -91,7 +91,7 @@ func (at Position) afterFinish(plan *Plan) (Position, error) {
 	v := plan.Versions[i]
 	done, known := at.Record.completed(i)
 	switch {
-	case known && v.Stop == done.StopHeight && i == plan.Last():
+	case known && v.Stop != 0 && v.Stop == done.StopHeight && i == plan.Last():
 		at.Next = NextFinished
 		return at, nil
 	case known && v.Stop != 0 && v.Stop < done.StopHeight:

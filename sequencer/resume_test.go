@@ -98,6 +98,10 @@ func TestResumeGoesOnWhereTheCheckpointSays(t *testing.T) {
 			Position{Next: NextRun, Record: with(at(2, PhaseRunning, true), done(2, 300))},
 		},
 		{
+			"now without end, and finished at no height", resumePlan(shorter, func(p *Plan) { p.Versions[2].Stop = 0 }), new(with(at(2, PhaseFinished, true), done(2, 0))),
+			Position{Next: NextRun, Record: with(at(2, PhaseRunning, true), done(2, 0))},
+		},
+		{
 			"finished, but nobody knows at which height", resumePlan(), new(at(3, PhaseFinished, true)),
 			Position{Next: NextRun, Record: at(3, PhaseRunning, true)},
 		},
