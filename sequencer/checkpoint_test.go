@@ -1,7 +1,10 @@
 package sequencer
 
 import (
+	"bytes"
 	"encoding/json"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -269,36 +272,82 @@ func FuzzParseCheckpoint(f *testing.F) {
 		`{"version_index":1,"version_index":2,"binary_path":"\ud800"}`, "{}\x00", `{"version_index":0,"binary_path":"b","updated_at":"0001-01-01T00:00:00+23:59"}`,
 		`{"version_index":0,"binary_path":"b","history":[{}]}`,
 	} {
-		f.Add([]byte(seed))
+		f.Add([]byte(seed), uint(40))
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(t *testing.T, text []byte, cut uint) {
 		c, err := ParseCheckpoint(text)
 		if err != nil {
-			if c.BinaryPath != "" || c.VersionIndex != 0 {
+			if !reflect.DeepEqual(c, Checkpoint{}) {
 				t.Fatalf("%+v with error %v", c, err)
 			}
 			return
 		}
-		if c.VersionIndex < 0 || c.BinaryPath == "" {
+		if c.VersionIndex < 0 || c.BinaryPath == "" || c.Phase == PhaseMigrating && c.MigrationCompleted {
 			t.Fatalf("accepted %+v", c)
 		}
-		first, err := EncodeCheckpoint(c)
+		checkKnownKeys(t, text)
+		written, err := EncodeCheckpoint(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := ParseCheckpoint(first)
-		if err != nil {
-			t.Fatalf("%v: %s", err, first)
+		back, err := ParseCheckpoint(written)
+		if err != nil || !reflect.DeepEqual(atUTC(back), atUTC(c)) {
+			t.Fatalf("%+v was written as %s and read as %+v: %v", c, written, back, err)
 		}
-		second, err := EncodeCheckpoint(back)
-		if err != nil {
-			t.Fatal(err)
+		if index, path := referenceCheckpoint(t, written); index != uint64(c.VersionIndex) || path != c.BinaryPath {
+			t.Fatalf("the reference reads %d, %q from %s", index, path, written)
 		}
-		if string(first) != string(second) {
-			t.Fatalf("%s became %s", first, second)
-		}
-		if index, path := referenceCheckpoint(t, first); index != uint64(c.VersionIndex) || path != c.BinaryPath {
-			t.Fatalf("the reference reads %d, %q from %s", index, path, first)
+		for _, whole := range [][]byte{bytes.TrimSpace(text), bytes.TrimSpace(written)} {
+			if torn := whole[:cut%uint(len(whole))]; !refusesCheckpoint(torn) {
+				t.Fatalf("the torn %q was accepted", torn)
+			}
+			if twice := slices.Concat(whole, whole); !refusesCheckpoint(twice) {
+				t.Fatalf("%q was accepted", twice)
+			}
+			if padded := append(whole[:len(whole):len(whole)], make([]byte, cut%4096+1)...); !refusesCheckpoint(padded) {
+				t.Fatalf("%q was accepted, with NUL bytes at its end", padded)
+			}
 		}
 	})
+}
+
+func refusesCheckpoint(text []byte) bool {
+	_, err := ParseCheckpoint(text)
+	return err != nil
+}
+
+// checkKnownKeys reads an accepted checkpoint without any type: its keys are ours, to the letter.
+func checkKnownKeys(t *testing.T, text []byte) {
+	t.Helper()
+	var file map[string]any
+	if err := json.Unmarshal(text, &file); err != nil {
+		t.Fatalf("accepted what is no JSON object: %v", err)
+	}
+	for key := range file {
+		if !slices.Contains(checkpointKeys, key) {
+			t.Fatalf("accepted the key %q", key)
+		}
+	}
+	history, _ := file["history"].([]any)
+	for _, entry := range history {
+		fields, _ := entry.(map[string]any)
+		for key := range fields {
+			if !slices.Contains(completedKeys, key) {
+				t.Fatalf("accepted the key %q in the history", key)
+			}
+		}
+	}
+}
+
+// atUTC makes two checkpoints comparable that say the same: times in one zone, no history as nil.
+func atUTC(c Checkpoint) Checkpoint {
+	c = c.clone()
+	c.UpdatedAt = c.UpdatedAt.UTC()
+	for i := range c.History {
+		c.History[i].CompletedAt = c.History[i].CompletedAt.UTC()
+	}
+	if len(c.History) == 0 {
+		c.History = nil
+	}
+	return c
 }

@@ -1,6 +1,7 @@
 package sequencer
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -461,6 +464,9 @@ func FuzzParsePlan(f *testing.F) {
 			if !errors.As(err, &problems) || len(problems) == 0 || plan != nil {
 				t.Fatalf("plan %v with error %#v", plan, err)
 			}
+			for _, problem := range problems {
+				checkPlace(t, problem, text)
+			}
 			return
 		}
 		if !json.Valid(text) {
@@ -487,5 +493,71 @@ func FuzzParsePlan(f *testing.F) {
 		if len(plan.Versions) == 0 {
 			t.Fatal("a plan without a version")
 		}
+		for _, same := range [][]byte{otherForm(t, text), encodePlan(t, plan)} {
+			again, err := ParsePlan(same)
+			if err != nil || !reflect.DeepEqual(again.Versions, plan.Versions) {
+				t.Fatalf("%+v became %+v, %v in %s", plan, again, err, same)
+			}
+		}
 	})
+}
+
+// checkPlace wants that a place which a problem names is in the text.
+func checkPlace(t *testing.T, problem string, text []byte) {
+	t.Helper()
+	var line, column int
+	if n, _ := fmt.Sscanf(problem, "line %d, column %d:", &line, &column); n < 2 {
+		return // it concerns more than one place
+	}
+	lines := bytes.Split(text, []byte("\n"))
+	if line < 1 || line > len(lines) || column < 1 || column > len(lines[line-1])+1 {
+		t.Fatalf("%s: there is no such place in %q", problem, text)
+	}
+}
+
+// otherForm turns a list of versions into an object with one, and the other way round.
+func otherForm(t *testing.T, text []byte) []byte {
+	t.Helper()
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("[")) {
+		return slices.Concat([]byte(`{"versions":`), text, []byte("}"))
+	}
+	var file map[string]json.RawMessage
+	if err := json.Unmarshal(text, &file); err != nil || len(file) != 1 {
+		t.Fatalf("accepted an object with the keys %v: %v", file, err)
+	}
+	return file["versions"]
+}
+
+// encodePlan writes a plan as a config of the reference with all of our keys.
+func encodePlan(t *testing.T, plan *Plan) []byte {
+	t.Helper()
+	var list []map[string]any
+	for i, v := range plan.Versions {
+		env := map[string]string{}
+		for _, pair := range v.Env {
+			name, value, _ := strings.Cut(pair, "=")
+			env[name] = value
+		}
+		fields := map[string]any{keyBinary: v.Binary, keyConfig: v.Config, keyName: v.Name, keyInterrupted: v.OnInterrupted}
+		for key, value := range map[string]any{keyMigration: v.Migration, keyStart: v.Start, keyStop: v.Stop} {
+			if !reflect.ValueOf(value).IsZero() {
+				fields[key] = value
+			}
+		}
+		if v.Args != nil {
+			fields[keyArgs] = v.Args
+		}
+		if len(env) > 0 {
+			fields[keyEnv] = env
+		}
+		if i > 0 && v.Start == 0 {
+			t.Fatalf("version %d starts at 0", i)
+		}
+		list = append(list, fields)
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }

@@ -1,6 +1,7 @@
 package sovereign
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,23 +86,60 @@ func FuzzParseHeights(f *testing.F) {
 		``, `{}`, `null`, `{"value":[123,456]}`, `{"data":{"value":[123,456]},"meta":{}}`, `{"value":null}`, `{"value":[null,1]}`,
 		`{"VALUE":[1,2],"value":[3,4]}`, `{"value":[18446744073709551616,-1.5e9]}`, `[[[[`,
 	} {
-		f.Add([]byte(seed))
+		f.Add([]byte(seed), uint64(123), uint64(456))
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		height, err := ParseHeights(body)
-		if err != nil {
-			if height != 0 {
-				t.Fatalf("height %d with error %v", height, err)
+	f.Fuzz(func(t *testing.T, body []byte, height, slot uint64) {
+		got, err := ParseHeights(body)
+		switch {
+		case err != nil && got != 0:
+			t.Fatalf("height %d with error %v", got, err)
+		case err == nil && !slices.Contains(heightsIn(body), fmt.Sprint(got)):
+			t.Fatalf("%d stands in no place of a height in %s", got, body)
+		}
+		for _, shape := range []string{`{"value":[%d,%d]}`, `{"data":{"value":[%d,%d]},"meta":{}}`} {
+			text := fmt.Sprintf(shape, height, slot)
+			if got, err := ParseHeights([]byte(text)); err != nil || got != height {
+				t.Fatalf("%d, %v was read of %s", got, err, text)
 			}
-			return
-		}
-		if !json.Valid(body) {
-			t.Fatal("a height was read from what is no JSON")
-		}
-		if height > 0 && !strings.Contains(string(body), fmt.Sprint(height)) {
-			t.Fatalf("%d does not stand in %s", height, body)
+			cut := int(slot % uint64(len(text)))
+			if got, err := ParseHeights([]byte(text[:cut])); err == nil {
+				t.Fatalf("height %d was read of the torn %s", got, text[:cut])
+			}
 		}
 	})
+}
+
+// heightsIn gives what stands in the place of a height, as text: first of two in a list that is "value", or "value" in
+// "data". The JSON decoder does not mind the case of keys.
+func heightsIn(body []byte) (heights []string) {
+	var top any
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	if decoder.Decode(&top) != nil || !json.Valid(body) {
+		return nil
+	}
+	fields, _ := top.(map[string]any)
+	for key, v := range fields {
+		if inner, ok := v.(map[string]any); ok && strings.EqualFold(key, "data") {
+			for key, v := range inner {
+				heights = append(heights, heightIn(key, v)...)
+			}
+		}
+		heights = append(heights, heightIn(key, v)...)
+	}
+	return heights
+}
+
+func heightIn(key string, v any) []string {
+	pair, _ := v.([]any)
+	if !strings.EqualFold(key, "value") || len(pair) != 2 {
+		return nil
+	}
+	height, ok := pair[0].(json.Number)
+	if !ok {
+		return nil
+	}
+	return []string{height.String()}
 }
 
 // serve runs a node's server on the loopback address.

@@ -1,13 +1,17 @@
 package sovereign
 
 import (
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/BurntSushi/toml"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -222,8 +226,12 @@ func FuzzParseConfig(f *testing.F) {
 			if cfg != (Config{}) {
 				t.Fatalf("%+v with error %v", cfg, err)
 			}
+			if line, _, at := cutPosition(err); at && (line < 1 || line > 1+strings.Count(text, "\n")) {
+				t.Fatalf("%v, in a text of %d lines", err, 1+strings.Count(text, "\n"))
+			}
 			return
 		}
+		checkAgainstTable(t, cfg, text)
 		if cfg.Port < 1 || cfg.Port > 65535 {
 			t.Fatalf("port %d", cfg.Port)
 		}
@@ -235,4 +243,47 @@ func FuzzParseConfig(f *testing.F) {
 			t.Fatalf("address %q of %+v: %v", cfg.Address(), cfg, err)
 		}
 	})
+}
+
+// cutPosition takes the place out of an error that names one.
+func cutPosition(err error) (line, column int, found bool) {
+	n, _ := fmt.Sscanf(err.Error(), "line %d, column %d:", &line, &column)
+	return line, column, n == 2
+}
+
+// checkAgainstTable compares a config with the TOML text read without any type.
+func checkAgainstTable(t *testing.T, cfg Config, text string) {
+	t.Helper()
+	var table map[string]any
+	if _, err := toml.Decode(text, &table); err != nil {
+		t.Fatalf("%+v was read of what is no TOML: %v", cfg, err)
+	}
+	find := func(path ...string) []any {
+		found := []any{table}
+		for _, key := range path {
+			var next []any
+			for _, v := range found {
+				inner, _ := v.(map[string]any)
+				for name, v := range inner {
+					if strings.EqualFold(name, key) { // the library does not mind the case of keys
+						next = append(next, v)
+					}
+				}
+			}
+			found = next
+		}
+		return found
+	}
+	if ports := find("runner", "http_config", "bind_port"); !slices.Contains(ports, any(int64(cfg.Port))) {
+		t.Fatalf("port %d was read, and there is %v", cfg.Port, ports)
+	}
+	if paths := find("storage", "path"); cfg.Storage != "" && !slices.Contains(paths, any(cfg.Storage)) {
+		t.Fatalf("storage %q was read, and there is %q", cfg.Storage, paths)
+	}
+	hosts := find("runner", "http_config", "bind_host")
+	loopback := cfg.Host == "127.0.0.1" || cfg.Host == "::1"
+	same := func(v any) bool { bind, ok := v.(string); return ok && net.ParseIP(bind).Equal(net.ParseIP(cfg.Host)) }
+	if !loopback && !slices.ContainsFunc(hosts, same) {
+		t.Fatalf("host %q was read, and there is %q", cfg.Host, hosts)
+	}
 }
