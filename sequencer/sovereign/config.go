@@ -97,10 +97,11 @@ func askHost(bind *string) (string, error) {
 	if err != nil || addr.Zone() != "" {
 		return "", fmt.Errorf("runner.http_config.bind_host is %q, want an IP address", *bind)
 	}
-	if !addr.IsUnspecified() {
+	v4 := addr.Unmap() // ::ffff:0.0.0.0 is as unspecified as 0.0.0.0
+	if !v4.IsUnspecified() {
 		return addr.String(), nil
 	}
-	if addr.Is4() {
+	if v4.Is4() {
 		return "127.0.0.1", nil
 	}
 	return "::1", nil
