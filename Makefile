@@ -64,13 +64,7 @@ bench-handoff: ## measure from the exit of one version to the exec of the next, 
 	go test -tags $(GO_TAGS) -run '^$$' -bench Handoff -benchtime 1x ./cmd/entrypoint
 
 fuzz: ## run each fuzz target of each package for FUZZTIME (10s)
-	@for package in $$(go list -tags $(GO_TAGS) ./...); do \
-		targets=$$(go test -tags $(GO_TAGS) -list '^Fuzz' $$package) || { echo "$$targets"; exit 1; }; \
-		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
-			echo "== $$package $$target"; \
-			go test -tags $(GO_TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
-		done; \
-	done
+	@.ci/fuzz '$(FUZZTIME)' '$(GO_TAGS)'
 
 simulate: ## run the sequence through LIVES (100000) simulated lives, or as many as fit into DURATION (2m), and count what happened
 	go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestSimulation$$' -v ./sequencer/simulation $(if $(DURATION),-duration $(DURATION),-lives $(LIVES))
