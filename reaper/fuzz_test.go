@@ -10,7 +10,7 @@ import (
 )
 
 // statLine is what proc_pid_stat(5) says of a line, up to the start time.
-var statLine = regexp.MustCompile(`(?s)\)\s*(\S+)\s+(\S+)\s+(\S+)\s+(\S+)\s+(?:\S+\s+){13}(\S+)\s+\S+\s+(\S+)[^)]*$`)
+var statLine = regexp.MustCompile(`(?s)\A.*\)\s*(\S+)\s+(\S+)\s+(\S+)\s+(\S+)\s+(?:\S+\s+){13}(\S+)\s+\S+\s+(\S+)[^)]*$`)
 
 // A process is known by the fields that the kernel wrote, whatever it calls itself.
 func FuzzParseStat(f *testing.F) {

@@ -102,7 +102,7 @@ func answerWith(conn net.Conn, answer []byte, piece int, hangs bool) {
 }
 
 var (
-	informational = regexp.MustCompile(`\AHTTP/[0-9]\.[0-9] 1[0-9][0-9](?s:[^\n]*\n.*?)\r?\n\r?\n`)
+	informational = regexp.MustCompile(`\AHTTP/[0-9]\.[0-9] 1[0-9][0-9][^\n]*\n(?:[^\n]*[^\r\n][^\n]*\n)*\r?\n`)
 	success       = regexp.MustCompile(`\AHTTP/[0-9]\.[0-9] +200(?: [^\n]*)?\r?\n`)
 	blankLine     = regexp.MustCompile(`\n\r?\n`)
 	lengthHeader  = regexp.MustCompile(`(?im)^content-length:[ \t]*([0-9]+)[ \t]*\r?$`)
