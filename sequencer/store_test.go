@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -382,6 +383,62 @@ func TestSaveThatIsKilledLeavesTheOldCheckpoint(t *testing.T) {
 	assert.True(t, found)
 	assert.Equal(t, fullCheckpoint(), c)
 	assert.Equal(t, []string{"checkpoint.json", "checkpoint.json.lock"}, names(t, dir))
+}
+
+// saveVariable has the test binary save a checkpoint, for strace to look at.
+const saveVariable = "SEQUENCER_TEST_SAVES"
+
+// Nothing else shows the order without which a power cut takes the checkpoint along: the content, the name, the name's
+// own durability. And a temporary file in another place could lie on another file system.
+func TestSaveSyncsTheFileBeforeTheRenameAndTheDirectoryAfterIt(t *testing.T) {
+	if path := os.Getenv(saveVariable); path != "" {
+		require.NoError(t, openStore(t, path).Save(fullCheckpoint()))
+		return
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "checkpoint.json")
+	calls := straced(t, saveVariable+"="+path, "fsync,fdatasync,rename,renameat,renameat2")
+	temporary := regexp.QuoteMeta(dir) + `/\.checkpoint\.json\d+`
+	want := []string{
+		`fsync\(\d+<` + temporary + `>`,
+		`rename.*"` + temporary + `".*"` + regexp.QuoteMeta(path) + `"`,
+		`fsync\(\d+<` + regexp.QuoteMeta(dir) + `>`,
+	}
+	require.Len(t, calls, len(want), "%q", calls)
+	for i := range want {
+		assert.Regexp(t, "^"+want[i], calls[i])
+	}
+}
+
+// straced runs the calling test once more under strace, with a variable in its environment, and gives those of the
+// system calls that it makes.
+func straced(t *testing.T, variable, calls string) []string {
+	t.Helper()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("CI must have strace: %v", err)
+		}
+		t.Skipf("needs strace: %v", err)
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	trace := filepath.Join(t.TempDir(), "trace")
+	cmd := exec.CommandContext(t.Context(), strace, "-f", "-qq", "-y", "-s", "4096", "-e", "signal=none", "-e", "trace="+calls, "-o", trace,
+		self, "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), variable)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	text, err := os.ReadFile(trace)
+	require.NoError(t, err)
+	var made []string
+	for line := range strings.Lines(string(text)) {
+		_, call, _ := strings.Cut(strings.TrimSpace(line), " ")                // behind the thread's number
+		if call = strings.TrimSpace(call); !strings.HasPrefix(call, "<... ") { // the end of a call that was told before
+			made = append(made, call)
+		}
+	}
+	return made
 }
 
 func TestReadersNeverSeeATornFileWhileSavesRun(t *testing.T) {
