@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -168,6 +169,20 @@ func TestSignalAfterTheEndIsRefused(t *testing.T) {
 	require.Equal(t, sent, r.Stats().SignalsSent)
 }
 
+// Until it is known that a process was reaped its number is not free: otherwise the signal could be somebody else's.
+func TestSignalNeverFindsTheNumberFree(t *testing.T) {
+	r := newReaper(t, Options{})
+	for range 300 {
+		c := start(t, r, Command{Path: "/bin/true"})
+		var err error
+		for err == nil {
+			err = c.SignalProcess(0) // to a zombie, too, it can be sent
+		}
+		require.ErrorIs(t, err, os.ErrProcessDone)
+		exitOf(t, c)
+	}
+}
+
 func TestSignalReachesTheGroup(t *testing.T) {
 	r := newReaper(t, Options{})
 	w, lines := pipe(t)
@@ -248,6 +263,37 @@ func TestParentDeathSignalEndsTheChild(t *testing.T) {
 	require.NoError(t, parent.SignalProcess(unix.SIGKILL))
 	exitOf(t, parent)
 	eventually(t, "the child died with its parent", func() bool { return !isAlive(child) })
+}
+
+func TestParentDeathIsThatOfTheProcessAndNotOfAThread(t *testing.T) {
+	r := newReaper(t, Options{})
+	cmd := shell("exec sleep 1000")
+	cmd.ParentDeathSignal = unix.SIGKILL
+	var c *Child
+	onPassingThread(t, func() { c = start(t, r, cmd) })
+	require.NoError(t, c.Signal(unix.SIGTERM))
+	require.Equal(t, Exit{Signal: unix.SIGTERM}, exitOf(t, c))
+}
+
+// onPassingThread runs f on a thread that has ended when it returns.
+func onPassingThread(t *testing.T, f func()) {
+	t.Helper()
+	thread := make(chan int, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		id := unix.Gettid()
+		if id == os.Getpid() { // the first one never ends
+			onPassingThread(t, f)
+		} else {
+			f()
+		}
+		thread <- id
+	}()
+	id := await(t, thread, "the thread")
+	eventually(t, "the thread has ended", func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", id))
+		return id == os.Getpid() || os.IsNotExist(err)
+	})
 }
 
 func TestOurOwnParentDeathSignal(t *testing.T) {
