@@ -232,6 +232,7 @@ func (e *entrypoint) arrive(sig syscall.Signal, why string) {
 	w := e.w
 	w.logf("signal %s to the entrypoint, %s", sig, why)
 	if isStop(sig) {
+		w.checkStopArrives(e.current)
 		w.count(stopSignal)
 		if e.stopArrived {
 			w.count(secondStop)
@@ -280,10 +281,15 @@ func (w *world) anySignal() syscall.Signal {
 func (e *entrypoint) Check(plan *sequencer.Plan, i int) sequencer.Problems {
 	e.enter("check of the files")
 	defer e.leave()
-	if i == e.missing && (!e.missingLate || len(e.started) > 0) {
+	if e.isMissing(i) {
 		return sequencer.Problems{fmt.Sprintf("version %d: rollup_binary: %s: no such file", i, plan.Versions[i].Binary)}
 	}
 	return nil
+}
+
+// isMissing: the files of version i are not there now.
+func (e *entrypoint) isMissing(i int) bool {
+	return i == e.missing && (!e.missingLate || len(e.started) > 0)
 }
 
 // Digest implements sequencer.Files. It is also called beside the run, to read the next version ahead: that is no step.

@@ -21,7 +21,7 @@ const (
 	// migrationOnce: a migration that is recorded as completed is never run again, one that was interrupted is run again
 	// or halts, as configured, and none is skipped.
 	migrationOnce
-	// nothingAfterStop: after a stop was requested nothing is started.
+	// nothingAfterStop: after a stop was requested nothing is started, and what runs gets the signal.
 	nothingAfterStop
 	// wholeCheckpoint: the checkpoint is the old or the new one, whole, and the version never goes backwards.
 	wholeCheckpoint
@@ -91,6 +91,19 @@ func (w *world) checkSignal(p *process, sig syscall.Signal) {
 	case sig == syscall.SIGKILL && p.e.stopsTaken > 0 && w.options.stopTimeout > 0 && time.Since(p.e.stopAt) < min(w.options.stopTimeout, 15*time.Second):
 		w.violate(documentedEnd, "process %d is killed %s after the stop signal", p.pid, time.Since(p.e.stopAt))
 	}
+}
+
+// checkStopArrives looks some time after a stop signal at the process that ran then: a node has got it, a migration the
+// second one. A slow write may delay it.
+func (w *world) checkStopArrives(p *process) {
+	if p == nil || !p.alive || (p.migrates && p.e.stopsTaken == 0) {
+		return
+	}
+	p.later(10*time.Second, func() {
+		if !p.asked {
+			w.violate(nothingAfterStop, "process %d has not got the stop signal that came 10 s ago", p.pid)
+		}
+	})
 }
 
 // checkStopTimeout looks some time after a stop signal at the node that ran then. A slow write may delay the signal.
@@ -164,6 +177,9 @@ func (w *world) checkSave(c sequencer.Checkpoint) {
 	}
 	if c.VersionIndex < w.volume.version {
 		w.violate(wholeCheckpoint, "the version goes back from %d to %d", w.volume.version, c.VersionIndex)
+	}
+	if c.VersionIndex > w.volume.version && w.e.isMissing(c.VersionIndex) {
+		w.violate(documentedEnd, "version %d is handed over to, whose files are missing", c.VersionIndex)
 	}
 }
 

@@ -25,6 +25,7 @@ type process struct {
 	stderr   io.Writer
 	// alive until it is dead. told: the entrypoint has reaped it.
 	alive, told bool
+	asked       bool // it got a stop signal
 	done        chan struct{}
 	exit        sequencer.Exit
 	ends        []func() // run at its death
@@ -116,6 +117,7 @@ func (p *process) Signal(sig syscall.Signal) error {
 	}
 	p.w.logf("process %d gets %s", p.pid, sig)
 	p.w.checkSignal(p, sig)
+	p.asked = p.asked || isStop(sig)
 	p.receive(sig)
 	return nil
 }
