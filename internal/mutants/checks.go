@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// tags are those of the Makefile.
+const tags = "nethttpomithttp2"
+
+// simulation is the name of the check that the others are measured by.
+const simulation = "the simulation"
+
+// timeLimit ends a check that hangs, hangLimit one that does not even let itself be ended so.
+const (
+	timeLimit = 2 * time.Minute
+	hangLimit = timeLimit + 30*time.Second
+)
+
+// check is a run of tests.
+type check struct {
+	name string
+	// of are the directories whose faults it is tried on, not those of the files in except.
+	of, except []string
+	packages   []string
+	// args stand behind the packages.
+	args []string
+}
+
+// allChecks are the checks in the order in which they are tried.
+func allChecks(lives int) []check {
+	return []check{
+		{
+			name: simulation, of: []string{"sequencer", "sequencer/sovereign"},
+			// It has a disk and a network of its own.
+			except:   []string{"sequencer/store.go", "sequencer/preflight.go", "sequencer/sovereign/client.go"},
+			packages: []string{"./sequencer/simulation"}, args: []string{"-run", "^TestSimulation$", "-lives", fmt.Sprint(lives)},
+		},
+		{name: "the tests of the sequence", of: []string{"sequencer", "sequencer/sovereign"}, packages: []string{"./sequencer", "./sequencer/sovereign"}},
+		{name: "the tests of the init", of: []string{"reaper"}, packages: []string{"./reaper"}},
+		{
+			name: "the tests of the whole program", of: []string{"cmd/entrypoint"}, packages: []string{"./cmd/entrypoint"},
+			// What it finds depends on its dice.
+			args: []string{"-skip", "^TestKilledAtRandomMoments"},
+		},
+	}
+}
+
+// covers reports whether the check is tried on faults in a file.
+func (c check) covers(file string) bool {
+	return slices.Contains(c.of, path.Dir(file)) && !slices.Contains(c.except, file)
+}
+
+// outcome is how a check ended.
+type outcome struct {
+	failed bool
+	// by is what failed first.
+	by     string
+	output string
+	took   time.Duration
+	// err says that nothing was checked.
+	err error
+}
+
+// run runs the check. Vet is left out: it judges the text and not what it does.
+func (c check) run(t *tree, overlay string) outcome {
+	args := slices.Concat([]string{"test", "-tags", tags, "-vet=off", "-count=1", "-failfast", "-timeout", timeLimit.String()}, c.packages, c.args)
+	cmd := t.command(overlay, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = 10 * time.Second // a process that a test left behind may hold our pipe
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return outcome{err: err}
+	}
+	kill := time.AfterFunc(hangLimit, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	err := cmd.Wait()
+	hung := !kill.Stop()
+	o := outcome{output: out.String(), took: time.Since(began)}
+	var exit *exec.ExitError
+	switch {
+	case err == nil || errors.Is(err, exec.ErrWaitDelay):
+	case !errors.As(err, &exit):
+		o.err = err
+	case strings.Contains(o.output, "[build failed]"), strings.Contains(o.output, "[setup failed]"), strings.Contains(o.output, "cannot build rollup-entrypoint"):
+		o.err = errors.New("a test does not compile with it:\n" + o.output)
+	case hung:
+		o.failed, o.by = true, "a hang"
+	default:
+		o.failed, o.by = true, firstFailure(o.output)
+	}
+	return o
+}
+
+var (
+	brokenLife   = regexp.MustCompile(`(?m)seed \d+: invariant \d+: .*$`)
+	timedOut     = regexp.MustCompile(`panic: test timed out.*\n\s*running tests:\n\s*(\S+)`)
+	failedTest   = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+	panicMessage = regexp.MustCompile(`(?m)^(panic|fatal error): .*$`)
+)
+
+// firstFailure says what failed first in the output of go test.
+func firstFailure(output string) string {
+	if life := brokenLife.FindString(output); life != "" {
+		return life
+	}
+	if hung := timedOut.FindStringSubmatch(output); hung != nil {
+		return "a hang of " + hung[1]
+	}
+	if test := failedTest.FindStringSubmatch(output); test != nil {
+		return test[1]
+	}
+	if text := panicMessage.FindString(output); text != "" {
+		return text
+	}
+	return "go test fails without naming a test: " + strings.TrimSpace(output)
+}
