@@ -8,6 +8,7 @@ DURATION ?=
 ORPHANS ?= 100000
 HOSTILE_TESTS := NothingOfAVersion|RefusalOfALeftover|StoppedItself|StoppedNode|ClosedItsDescriptors|SecondEntrypoint|TakesOver
 ROUNDS ?= 100
+ONLY ?=
 # TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
 TESTFLAGS ?=
 
@@ -34,6 +35,7 @@ gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 .DEFAULT_GOAL := help
 .PHONY: help build run test race cover bench-handoff fuzz simulate hostile lint guards tools clean
 .PHONY: help build run test race cover bench-handoff fuzz simulate power-cuts lint guards tools clean
+.PHONY: help build run test race cover bench-handoff fuzz simulate mutants lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +78,9 @@ hostile: ## set hostile processes on the program: ORPHANS (100000) orphans, left
 
 power-cuts: ## cut the power of a real ext4 and a real xfs ROUNDS (100) times each, as root, and count what happened
 	CI=true go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestPower' -v ./cmd/entrypoint -power-cuts $(ROUNDS)
+
+mutants: ## build deliberate faults in, one at a time, and look which check notices; one alone with ONLY=name
+	go run ./internal/mutants $(if $(ONLY),-only $(ONLY))
 
 lint: ## run the linters and check the formatting
 	@PATH="$$PATH:$$(go env GOPATH)/bin"; \

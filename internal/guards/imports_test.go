@@ -30,6 +30,7 @@ var rules = map[string]rule{
 	"internal/logwriter":  {},
 	"internal/lookpath":   {},
 	"internal/mockrollup": {},
+	"internal/mutants":    {},
 	"internal/status":     {may: []string{"internal/lookpath", "sequencer", "sequencer/sovereign"}},
 	// The init knows nothing of rollups.
 	"reaper": {},
