@@ -31,7 +31,9 @@ var rules = map[string]rule{
 	"internal/lookpath":   {},
 	"internal/mockrollup": {},
 	"internal/mutants":    {},
-	"internal/status":     {may: []string{"internal/lookpath", "sequencer", "sequencer/sovereign"}},
+	// Only tests link it.
+	"internal/ptrace": {},
+	"internal/status": {may: []string{"internal/lookpath", "sequencer", "sequencer/sovereign"}},
 	// The init knows nothing of rollups.
 	"reaper": {},
 	// The sequence knows nothing of processes and HTTP: it names what it needs in interfaces of its own.
