@@ -36,6 +36,7 @@ gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 .PHONY: help build run test race cover bench-handoff fuzz simulate hostile lint guards tools clean
 .PHONY: help build run test race cover bench-handoff fuzz simulate power-cuts lint guards tools clean
 .PHONY: help build run test race cover bench-handoff fuzz simulate mutants lint guards tools clean
+.PHONY: help build run test race cover bench-handoff fuzz simulate kill-matrix lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +82,9 @@ power-cuts: ## cut the power of a real ext4 and a real xfs ROUNDS (100) times ea
 
 mutants: ## build deliberate faults in, one at a time, and look which check notices; one alone with ONLY=name
 	go run ./internal/mutants $(if $(ONLY),-only $(ONLY))
+
+kill-matrix: ## kill and stop the program at every system call that touches the checkpoint, a start or a wait
+	ENTRYPOINT_KILL_MATRIX=all go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestKilledAtAnySystemCall' -v ./cmd/entrypoint | grep -v '^=== \|^ *--- PASS'
 
 lint: ## run the linters and check the formatting
 	@PATH="$$PATH:$$(go env GOPATH)/bin"; \

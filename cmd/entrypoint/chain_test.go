@@ -286,6 +286,8 @@ type program struct {
 	log    *logBook
 	stderr *os.File
 	done   chan struct{}
+	// ended by a tracer, its status is that one's; see startTraced.
+	tracedStatus *syscall.WaitStatus
 	// cursor is the line of log from which on the next event is looked for.
 	cursor int
 }
@@ -325,6 +327,9 @@ func (p *program) ended() bool {
 }
 
 func (p *program) status() syscall.WaitStatus {
+	if p.tracedStatus != nil {
+		return *p.tracedStatus
+	}
 	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return status
 }
