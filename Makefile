@@ -84,7 +84,7 @@ mutants: ## build deliberate faults in, one at a time, and look which check noti
 	go run ./internal/mutants $(if $(ONLY),-only $(ONLY))
 
 kill-matrix: ## kill and stop the program at every system call that touches the checkpoint, a start or a wait
-	ENTRYPOINT_KILL_MATRIX=all go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestKilledAtAnySystemCall' -v ./cmd/entrypoint | grep -v '^=== \|^ *--- PASS'
+	ENTRYPOINT_KILL_MATRIX=all go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestKilledAtAnySystemCall' -v ./cmd/entrypoint
 
 lint: ## run the linters and check the formatting
 	@PATH="$$PATH:$$(go env GOPATH)/bin"; \
