@@ -9,6 +9,7 @@ ORPHANS ?= 100000
 HOSTILE_TESTS := NothingOfAVersion|RefusalOfALeftover|StoppedItself|StoppedNode|ClosedItsDescriptors|SecondEntrypoint|TakesOver
 ROUNDS ?= 100
 ONLY ?=
+MINUTES ?= 2
 # TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
 TESTFLAGS ?=
 
@@ -37,6 +38,7 @@ gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 .PHONY: help build run test race cover bench-handoff fuzz simulate power-cuts lint guards tools clean
 .PHONY: help build run test race cover bench-handoff fuzz simulate mutants lint guards tools clean
 .PHONY: help build run test race cover bench-handoff fuzz simulate kill-matrix lint guards tools clean
+.PHONY: help build run test race cover bench-handoff fuzz simulate soak lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -85,6 +87,9 @@ mutants: ## build deliberate faults in, one at a time, and look which check noti
 
 kill-matrix: ## kill and stop the program at every system call that touches the checkpoint, a start or a wait
 	ENTRYPOINT_KILL_MATRIX=all go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestKilledAtAnySystemCall' -v ./cmd/entrypoint
+
+soak: ## run one entrypoint and many short lives with real processes and faults for MINUTES (2), as root
+	go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestSoak$$' -v ./cmd/entrypoint -soak $(MINUTES)m
 
 lint: ## run the linters and check the formatting
 	@PATH="$$PATH:$$(go env GOPATH)/bin"; \

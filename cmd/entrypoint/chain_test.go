@@ -57,6 +57,8 @@ type chain struct {
 	env []string
 	// deaf, where set, has nobody read the program's log until it is closed.
 	deaf chan struct{}
+	// listen, where set, reads the program's stderr in place of the log book, to its end.
+	listen func(io.Reader)
 
 	program *program // nil before its start and after its end
 	args    []string // with which it was started last
@@ -263,7 +265,7 @@ func (c *chain) startWith(args ...string) {
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = c.dir, env, attr
-	c.program = startProgram(c.t, cmd, c.deaf)
+	c.program = startProgram(c.t, cmd, c.deaf, c.listen)
 }
 
 // command runs the program to its end, beside the one that may run.
@@ -292,11 +294,14 @@ type program struct {
 	cursor int
 }
 
-func startProgram(t testing.TB, cmd *exec.Cmd, deaf <-chan struct{}) *program {
+func startProgram(t testing.TB, cmd *exec.Cmd, deaf <-chan struct{}, listen func(io.Reader)) *program {
 	t.Helper()
 	read, write, err := os.Pipe()
 	require.NoError(t, err)
 	p := &program{cmd: cmd, log: &logBook{}, stderr: read, done: make(chan struct{})}
+	if listen == nil {
+		listen = p.log.read
+	}
 	cmd.Stderr = write
 	require.NoError(t, cmd.Start())
 	require.NoError(t, write.Close())
@@ -306,7 +311,7 @@ func startProgram(t testing.TB, cmd *exec.Cmd, deaf <-chan struct{}) *program {
 		if deaf != nil {
 			<-deaf
 		}
-		p.log.read(read)
+		listen(read)
 	}()
 	go func() {
 		defer close(p.done)
@@ -466,17 +471,19 @@ func processFolders() []string {
 // awaitNoZombies waits until no child of the program is dead and not reaped: each is for a moment.
 func (c *chain) awaitNoZombies() {
 	c.t.Helper()
-	parent := strconv.Itoa(c.program.cmd.Process.Pid)
-	c.await("every zombie to be reaped", func() bool {
-		for _, dir := range processFolders() {
-			text, _ := os.ReadFile(filepath.Join(dir, "stat"))
-			fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-			if len(fields) > 1 && fields[0] == "Z" && fields[1] == parent {
-				return false
-			}
+	c.await("every zombie to be reaped", func() bool { return zombiesBelow(c.program.cmd.Process.Pid) == 0 })
+}
+
+// zombiesBelow counts the children of a process that are dead and not reaped.
+func zombiesBelow(parent int) (zombies int) {
+	for _, dir := range processFolders() {
+		text, _ := os.ReadFile(filepath.Join(dir, "stat"))
+		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		if len(fields) > 1 && fields[0] == "Z" && fields[1] == strconv.Itoa(parent) {
+			zombies++
 		}
-		return true
-	})
+	}
+	return zombies
 }
 
 // nodeProcess is the pid of the only process besides the program.
