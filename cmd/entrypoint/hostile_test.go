@@ -63,7 +63,7 @@ func upgradeOverLeftovers(c *chain) {
 		},
 		phase{
 			name: "the migration is at the gate", do: do(heights(10, 10), func(c *chain) {
-				c.await("the leftover", func() bool { return c.program.log.has("leftover processes ended") })
+				c.await("the leftover", func() bool { return c.program.log.has(on("leftover processes ended")) })
 				migration = g.await()
 				processes := c.processes() // without waiting: what is alive now works beside the migration
 				if len(processes) != 1 || !strings.Contains(fmt.Sprint(processes), c.migration(1)) {
@@ -86,16 +86,6 @@ func upgradeOverLeftovers(c *chain) {
 			trace: []string{"signal v2 terminated", "exit v2 0 at 23"}, state: "23 version 1 migrated@10",
 		},
 	)
-}
-
-// has reports whether our log has such a line.
-func (b *logBook) has(message string, attrs ...string) bool {
-	for _, line := range b.all() {
-		if line.matches(on(message, attrs...)) {
-			return true
-		}
-	}
-	return false
 }
 
 // A leftover that writes refusals to the stderr it holds is not believed to be the next version.
@@ -285,12 +275,12 @@ func TestSecondEntrypointsAreRefusedForAWholeLife(t *testing.T) {
 	t.Parallel()
 	calm, c := clockChain(t), clockChain(t)
 	c.start()
-	c.await("the lock to be taken", func() bool { return c.program.log.has("version started") })
+	c.await("the lock to be taken", func() bool { return c.program.log.has(on("version started")) })
 	stop := besieged(c)
 	const finished = "2 finished ?migrated 0@75 1@150 2@225"
 	c.run(phase{
 		name: "besieged", do: func(c *chain) {
-			c.await("the last version", func() bool { return c.program.log.has("version started", "version=2") })
+			c.await("the last version", func() bool { return c.program.log.has(on("version started", "version=2")) })
 			refused, others := stop()
 			t.Logf("%d starts were refused", refused)
 			assert.Positive(t, refused)
@@ -317,7 +307,7 @@ func TestOneOfManyEntrypointsTakesOverFromAKilledOne(t *testing.T) {
 	t.Parallel()
 	c := clockChain(t)
 	c.start()
-	c.await("v0 to make blocks", func() bool { return c.program.log.has("height known") })
+	c.await("v0 to make blocks", func() bool { return c.program.log.has(on("height known")) })
 	first := c.program
 	var codes []int
 	var worked int // of them have started something
