@@ -34,11 +34,7 @@ module := $(shell sed -n 's/^module //p' go.mod)
 gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race cover bench-handoff fuzz simulate hostile lint guards tools clean
-.PHONY: help build run test race cover bench-handoff fuzz simulate power-cuts lint guards tools clean
-.PHONY: help build run test race cover bench-handoff fuzz simulate mutants lint guards tools clean
-.PHONY: help build run test race cover bench-handoff fuzz simulate kill-matrix lint guards tools clean
-.PHONY: help build run test race cover bench-handoff fuzz simulate soak lint guards tools clean
+.PHONY: help build run test race cover bench-handoff fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
