@@ -291,7 +291,7 @@ func TestSecondEntrypointsAreRefusedForAWholeLife(t *testing.T) {
 	})
 	require.NoError(t, os.Link(filepath.Join(c.dir, "da.json"), filepath.Join(calm.dir, "da.json")))
 	calm.run(phase{
-		name: "undisturbed", do: start(), exit: exits(0), events: []event{on("sequence finished", "version=2")}, trace: calm.rest(),
+		name: "undisturbed", do: start(), exit: exits(0), events: []event{on("sequence finished", "version=2")}, trace: calm.rest(), orchestrated: true,
 		checkpoint: finished, state: "225 version 1 migrated@75",
 	})
 	have, err := mockrollup.ReadState(c.state)

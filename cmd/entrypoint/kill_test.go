@@ -61,14 +61,14 @@ func TestKilledAtRandomMomentsTheChainBecomesTheSame(t *testing.T) {
 	c.run(phase{
 		name: "to the end", do: start(), exit: exits(0), events: []event{on("sequence finished", "version=2")},
 		trace: c.rest(), checkpoint: "2 finished ?migrated 0@75 1@150 2@225", state: "225 version 1 migrated@75",
-		allows: []string{"interrupted migration is run again", "previous version was not complete", "binary changed"},
+		allows: []string{"interrupted migration is run again", "previous version was not complete", "binary changed"}, orchestrated: true,
 	})
 
 	calm := clockChain(t)
 	require.NoError(t, os.Link(filepath.Join(c.dir, "da.json"), filepath.Join(calm.dir, "da.json")))
 	calm.run(phase{
 		name: "undisturbed", do: start(), exit: exits(0), events: []event{on("sequence finished", "version=2")}, trace: calm.rest(),
-		checkpoint: "2 finished ?migrated 0@75 1@150 2@225", state: "225 version 1 migrated@75",
+		checkpoint: "2 finished ?migrated 0@75 1@150 2@225", state: "225 version 1 migrated@75", orchestrated: true,
 	})
 	have, err := mockrollup.ReadState(c.state)
 	require.NoError(t, err)

@@ -96,6 +96,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	switch s.node.cfg.Mock.HTTP {
 	case "hang":
+		s.node.log.warn("Request hangs", "path", r.URL.Path)
 		<-r.Context().Done()
 	case "garbage":
 		_, _ = w.Write([]byte("<html>\x00\xff}{ not a height"))

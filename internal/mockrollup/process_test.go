@@ -274,18 +274,15 @@ func refused(port uint16) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// hang sends a request that is not answered, closes sent once it is on its way, and returns what ended it.
-func (c *chain) hang(ctx context.Context, sent chan<- struct{}) error {
+// hang sends a request that is not answered, and returns what ended it.
+func (c *chain) hang(ctx context.Context) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", c.port))
 	if err != nil {
-		close(sent)
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: node\r\n\r\n", heightsPath)
-	close(sent)
-	if err != nil {
+	if _, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: node\r\n\r\n", heightsPath); err != nil {
 		return err
 	}
 	_, err = conn.Read(make([]byte, 1))
