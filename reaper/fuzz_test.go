@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// statLine is what proc_pid_stat(5) says of a line, up to the start time.
-var statLine = regexp.MustCompile(`(?s)\A.*\)\s*(\S+)\s+(\S+)\s+(\S+)\s+(\S+)\s+(?:\S+\s+){13}(\S+)\s+\S+\s+(\S+)[^)]*$`)
+// statLine is what proc_pid_stat(5) says of a line, up to the start time; _ stands for a blank and = for a field.
+var statLine = regexp.MustCompile(strings.NewReplacer("_", `[\s\v\pZ\x{85}]`, "=", `[^\s\v\pZ\x{85}]+`).Replace(
+	`(?s)\A.*\)_*(=)_+(=)_+(=)_+(=)_+(?:=_+){13}(=)_+=_+(=)[^)]*$`))
 
 // A process is known by the fields that the kernel wrote, whatever it calls itself.
 func FuzzParseStat(f *testing.F) {
