@@ -166,7 +166,7 @@ func (l *life) disturb() (killed bool) {
 		_ = l.program.cmd.Process.Signal(syscall.SIGTERM)
 		_ = l.program.cmd.Process.Signal(stops[which])
 	case 4:
-		l.signalWorker([]syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGABRT}[which])
+		l.signalWorker([]syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP}[which])
 	}
 	return false
 }
@@ -199,10 +199,11 @@ func (l *life) expectDocumentedEnd(killed bool) {
 	if files := l.leftoverFiles(); len(files) > 0 {
 		l.fatalf("files are left over beside the checkpoint: %v", files)
 	}
-	// A node's own code, an early exit, and the signals by which nodes die here, or are killed after the stop timeout.
+	// A node's own codes, an early exit, and the signals by which nodes die here, or are killed after the stop timeout.
+	// 2 is what the Go runtime makes of a SIGQUIT before the stand-in, or its migration, has come to handle it.
 	documented := []int{
-		101, sequencer.CodeEarlyExit,
-		128 + int(syscall.SIGKILL), 128 + int(syscall.SIGABRT), 128 + int(syscall.SIGSEGV),
+		2, 101, sequencer.CodeEarlyExit,
+		128 + int(syscall.SIGHUP), 128 + int(syscall.SIGKILL), 128 + int(syscall.SIGABRT), 128 + int(syscall.SIGSEGV),
 		128 + int(syscall.SIGTERM), 128 + int(syscall.SIGINT), 128 + int(syscall.SIGQUIT),
 	}
 	if code == 0 {
