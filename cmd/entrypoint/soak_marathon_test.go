@@ -24,12 +24,14 @@ import (
 )
 
 const (
-	soakBlock   = 100 * time.Millisecond
-	soakOrphans = 4 // of each block, in a version that makes orphans
+	// soakBlocks is how many blocks each version makes. With more of them a node that gets no processor for a while, and then
+	// catches up faster than its height is read, would end the run with 75, as documented.
+	soakBlocks  = 10
+	soakOrphans = 40 // of each block, in a version that makes orphans
 	// judgeMemoryFrom is the shortest soak whose memory says anything: free memory is given back once a minute.
 	judgeMemoryFrom = 2 * time.Minute
-	// hangUpFrom is how many blocks a version needs for a moment in which its node is surely neither starting nor ending.
-	hangUpFrom = 70
+	// hangUpFrom is how long a block must take for a moment in which its node is surely neither starting nor ending.
+	hangUpFrom = 700 * time.Millisecond
 )
 
 // habit is what the node of a version does, and its wrapper before it.
@@ -69,7 +71,7 @@ type marathon struct {
 	*chain
 	random *rand.Rand
 	length time.Duration
-	blocks uint64 // of each version
+	block  time.Duration
 
 	began   time.Time
 	samples []sample
@@ -83,10 +85,10 @@ type marathon struct {
 func newMarathon(t *testing.T, length time.Duration, seed uint64) *marathon {
 	t.Helper()
 	period := min(max(length/16, time.Second), 10*time.Second)
-	m := &marathon{random: rand.New(rand.NewPCG(seed, 1)), length: length, blocks: uint64(period / soakBlock)}
+	m := &marathon{random: rand.New(rand.NewPCG(seed, 1)), length: length, block: period / soakBlocks}
 	var versions []version
 	for i := range int(3*length/(2*period)) + len(habits) {
-		stop, h := m.blocks*uint64(i+1), habits[i%len(habits)]
+		stop, h := soakBlocks*uint64(i+1), habits[i%len(habits)]
 		v := version{stop: stop, migrates: h.migrates}
 		if h.faults != nil {
 			v.faults = func(mock *mockrollup.Mock) { h.faults(mock, stop) }
@@ -97,7 +99,7 @@ func newMarathon(t *testing.T, length time.Duration, seed uint64) *marathon {
 	m.stage, m.asFirst, m.listen = &stage{Proc: true}, true, m.readStalling
 	for i := range m.versions {
 		da := &m.versions[i].node.Mock.DA
-		da.Address, da.File, da.BlockTime = "", filepath.Join(m.dir, "da.json"), soakBlock
+		da.Address, da.File, da.BlockTime = "", filepath.Join(m.dir, "da.json"), m.block
 		m.writeConfig(i)
 		m.wrap(m.binary(i), habits[i%len(habits)].wrapper)
 	}
@@ -154,7 +156,7 @@ func (m *marathon) disturb() {
 // nodeIsSettled reports whether a node runs that ignores SIGHUP and goes on for some seconds: a shell that has not come
 // to its trap would die of it.
 func (m *marathon) nodeIsSettled() bool {
-	if m.blocks < hangUpFrom {
+	if m.block < hangUpFrom {
 		return false
 	}
 	state, stateErr := mockrollup.ReadState(m.state)
@@ -162,8 +164,8 @@ func (m *marathon) nodeIsSettled() bool {
 	if stateErr != nil || daErr != nil {
 		return false
 	}
-	within, behind := state.Height%m.blocks, da.At(time.Now()).CurrentSlot-state.Height
-	return within > 10 && within < m.blocks/3 && behind < 10 // one far behind would rush through its version
+	within, behind := state.Height%soakBlocks, da.At(time.Now()).CurrentSlot-state.Height
+	return within > 1 && within < soakBlocks/2 && behind < soakBlocks/2 // one far behind would rush through its version
 }
 
 // completed is how many versions the checkpoint has as complete.
@@ -270,7 +272,7 @@ func (m *marathon) expectWholeState() {
 			want = append(want, v.start-1)
 		}
 		if i < done && habits[i%len(habits)].orphans {
-			orphans += int(m.blocks) * soakOrphans
+			orphans += soakBlocks * soakOrphans
 		}
 	}
 	assert.Equal(m.t, want, migrations, "each migration ran once, at its height")
