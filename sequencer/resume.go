@@ -101,7 +101,7 @@ func (at Position) afterFinish(plan *Plan) (Position, error) {
 	}
 	// Its node is started with the stop height of today: it runs on, or proves that this height is reached.
 	at.Record.Phase, at.Record.Started = PhaseRunning, true
-	return at, nil
+	return at.inVersion(plan, v)
 }
 
 // changedHeights finds versions that were completed at another height than the plan now has.

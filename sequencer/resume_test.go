@@ -187,6 +187,13 @@ func TestResumeRefusesWhatDoesNotFitAndSaysWhatToDo(t *testing.T) {
 			"remove migration_path, or, if the state is migrated, say so with 'entrypoint checkpoint set --version 1 --migrated', or, to run it now, say 'entrypoint checkpoint set --version 1'",
 		},
 		{
+			"a migration that was put in after the end", resumePlan(),
+			Checkpoint{VersionIndex: 1, Phase: PhaseFinished, Started: true},
+			`version 1 ("osaka") has a migration in chain.json, but it was started without one`,
+			"nothing was started",
+			"remove migration_path, or, if the state is migrated, say so with 'entrypoint checkpoint set --version 1 --migrated', or, to run it now, say 'entrypoint checkpoint set --version 1'",
+		},
+		{
 			"an interrupted migration that must not be run again", resumePlan(halting),
 			Checkpoint{VersionIndex: 1, Phase: PhaseMigrating, Started: true},
 			`the migration of version 1 ("osaka") was begun and is not recorded as completed, and on_interrupted_migration is "halt"`,

@@ -343,7 +343,7 @@ func (n *nodeRun) reading(r Reading) {
 	v, label := n.version, n.s.Plan.label(n.index)
 	if n.first == nil {
 		n.first = &r
-		if r.Height+1 < v.Start {
+		if v.Start > 0 && r.Height < v.Start-1 {
 			n.end(failf(CodeMismatch, "%s starts at height %d, but its node is at height %d", label, v.Start, r.Height).
 				safe("the node was stopped").
 				next("restore the state that belongs to the checkpoint, or, to sync again from genesis, delete both"))

@@ -3,6 +3,7 @@ package sequencer
 import (
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 	"testing"
 	"time"
@@ -607,6 +608,15 @@ func TestLaterStartBelowTheStartHeightIsStopped(t *testing.T) {
 		w.acts = []act{{v2Later, runsUntilStopped(39)}}
 		f := w.fails(CodeMismatch)
 		assert.Contains(t, f.What, "starts at height 41, but its node is at height 39")
+	})
+}
+
+func TestHugestHeightIsNoLowOne(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1Later, runsUntilStopped(math.MaxUint64)})
+		w.plan = twoVersions()
+		w.store.have = record(1, PhaseRunning, true)
+		assert.Contains(t, w.fails(CodeMismatch).What, "past its stop height 40, to height 18446744073709551615")
 	})
 }
 
