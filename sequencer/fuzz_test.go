@@ -57,9 +57,9 @@ func (c *choices) plan() *Plan {
 
 // checkpoint is one that ParseCheckpoint would accept, mostly.
 func (c *choices) checkpoint() Checkpoint {
-	phases := []Phase{"", PhaseMigrating, PhaseRunning, PhaseFinished}
+	phases := []Phase{"", PhaseMigrating, PhaseRunning, PhaseFinished, PhaseFinishingPrevious}
 	record := Checkpoint{
-		VersionIndex: c.below(6), BinaryPath: fmt.Sprintf("/b%d", c.below(5)), Phase: phases[c.below(4)],
+		VersionIndex: c.below(6), BinaryPath: fmt.Sprintf("/b%d", c.below(5)), Phase: phases[c.below(len(phases))],
 		Started: c.yes(), MigrationCompleted: c.yes(),
 	}
 	if c.yes() {
@@ -127,7 +127,8 @@ func checkPosition(t *testing.T, plan *Plan, from Checkpoint, at Position) {
 	switch at.Next {
 	case NextMigrate, NextMigrateAgain:
 		again := at.Next == NextMigrateAgain
-		if v.Migration == "" || from.MigrationCompleted || from.Phase != PhaseMigrating || from.Started != again || again && v.OnInterrupted == Halt {
+		due := from.Phase == PhaseMigrating || from.Phase == PhaseFinishingPrevious && !again
+		if v.Migration == "" || from.MigrationCompleted || !due || from.Started != again || again && v.OnInterrupted == Halt {
 			wrong = "a migration that is not due"
 		}
 		if at.Record.Phase != PhaseMigrating {
@@ -137,11 +138,18 @@ func checkPosition(t *testing.T, plan *Plan, from Checkpoint, at Position) {
 		if at.Record.Phase != PhaseRunning {
 			wrong = "a node in another phase"
 		}
-		if v.Migration != "" && !from.MigrationCompleted && from.Phase != PhaseFinished {
+		if v.Migration != "" && !from.MigrationCompleted {
 			wrong = "a node before its migration"
+		}
+		if from.Phase == PhaseFinishingPrevious {
+			wrong = "a node before the previous version has proven its stop height"
 		}
 		if from.Phase == PhaseMigrating && at.Record.Started {
 			wrong = "a node that was never started as started"
+		}
+	case NextFinishPrevious:
+		if from.Phase != PhaseFinishingPrevious || at.Record.Phase != PhaseFinishingPrevious || v.Migration != "" {
+			wrong = "a previous version that is complete"
 		}
 	case NextFinished:
 		if from.Phase != PhaseFinished || i != plan.Last() || v.Stop == 0 {
