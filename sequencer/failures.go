@@ -62,9 +62,10 @@ func (s *sequence) overrunUnseen(i int, run *nodeRun, reason string) error {
 }
 
 // unknownMigration is the end for a state which stood at the first version's stop height when we saw it first: nothing
-// tells whether the migration that follows has run on it.
+// tells whether the migration that follows has run on it. A checkpoint of sov-rollup-manager does not: it begins anew at
+// version 0 where its file was deleted.
 func (s *sequence) unknownMigration(height uint64) error {
-	f := failf(CodeMismatch, "the state already was at height %d, the stop height of %s, when it was found without a checkpoint, and nothing tells whether the migration of %s has run on it",
+	f := failf(CodeMismatch, "the state already was at height %d, the stop height of %s, when it was first seen, and nothing tells whether the migration of %s has run on it",
 		height, s.Plan.label(0), s.Plan.label(1)).safe("nothing was changed, and the migration was not run")
 	if s.Store == nil {
 		return f.next("use --checkpoint-file: with it the answer can be given, and is kept")

@@ -59,8 +59,7 @@ func (at Position) inVersion(plan *Plan, v Version) (Position, error) {
 		at.Next = NextFinishPrevious
 		return at, nil
 	case v.Migration == "" || record.MigrationCompleted:
-		// sov-rollup-manager moves its checkpoint before it migrates: at version 0 no migration has run.
-		record.Started = record.Started && record.Phase == PhaseRunning || record.Phase == "" && i == 0
+		record.Started = record.Started && record.Phase == PhaseRunning
 		record.Phase = PhaseRunning
 		return at, nil
 	case record.Phase == "":

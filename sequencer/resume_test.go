@@ -54,7 +54,7 @@ func TestResumeGoesOnWhereTheCheckpointSays(t *testing.T) {
 		},
 		{
 			"the reference's file at the first version", resumePlan(), new(at(0, "", false)),
-			Position{Next: NextRun, Record: at(0, PhaseRunning, true)},
+			Position{Next: NextRun, Record: at(0, PhaseRunning, false)},
 		},
 		{"running, never seen at a height", resumePlan(), new(at(2, PhaseRunning, false)), Position{Next: NextRun, Record: at(2, PhaseRunning, false)}},
 		{"running, seen at a height", resumePlan(), new(at(2, PhaseRunning, true)), Position{Next: NextRun, Record: at(2, PhaseRunning, true)}},

@@ -287,7 +287,7 @@ func (w *world) mismatch(e *entrypoint, f *sequencer.Failure) bool {
 		return disturbed
 	case has("and no node of"):
 		return w.volume.overran
-	case has("when it was found without a checkpoint"):
+	case has("when it was first seen"):
 		return disturbed
 	case has("on_interrupted_migration"):
 		return e.haltExpected
