@@ -118,6 +118,9 @@ func (w *Writer) run() {
 			next := w.queue[:min(piece, len(w.queue))]
 			w.queue = w.queue[len(next):]
 			w.busy = len(next) > 0
+			if !w.busy {
+				w.queue = nil // what a flood took would stay with us for as long as the program is quiet
+			}
 			w.mu.Unlock()
 			if len(next) == 0 {
 				break

@@ -178,3 +178,20 @@ func TestLinesOfSeveralWritersStayWhole(t *testing.T) {
 		}
 	})
 }
+
+func TestTheMemoryOfAFloodIsGivenBack(t *testing.T) {
+	t.Parallel()
+	bubble(t, true, func(r *reader, w *Writer) {
+		for range queueSize / piece {
+			_, _ = w.Write(bytes.Repeat([]byte("x"), piece))
+		}
+		for range queueSize / piece {
+			r.allowed <- struct{}{}
+		}
+		synctest.Wait()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		assert.Equal(t, queueSize, r.size())
+		assert.Zero(t, cap(w.queue))
+	})
+}
