@@ -148,6 +148,10 @@ func (l *life) disturb() (killed bool) {
 	stops := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
 	moment := time.Duration(l.random.Int64N(int64(3 * time.Second)))
 	what, which := l.random.IntN(5), l.random.IntN(len(stops))
+	if what > 1 {
+		// Who gets a signal before it has caught it dies of it: the Go runtime, not the entrypoint.
+		l.await("the first line of log", func() bool { return l.program.ended() || len(l.program.log.all()) > 0 })
+	}
 	select {
 	case <-l.program.done:
 		return false
