@@ -67,7 +67,7 @@ bench-handoff: ## measure from the exit of one version to the exec of the next, 
 fuzz: ## run each fuzz target of each package for FUZZTIME (10s)
 	@.ci/fuzz '$(FUZZTIME)' '$(GO_TAGS)'
 
-simulate: ## run the sequence through LIVES (100000) simulated lives, or as many as fit into DURATION (2m), and count what happened
+simulate: ## run the sequence through LIVES (100000) simulated lives, or as many as fit into DURATION, and count what happened
 	go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestSimulation$$' -v ./sequencer/simulation $(if $(DURATION),-duration $(DURATION),-lives $(LIVES))
 
 # The figures stand in the lines with "orphans", "refused" and "starts".

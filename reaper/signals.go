@@ -16,11 +16,6 @@ const lastSignal = syscall.Signal(64)
 // fault is why the signals of faults are not handed out.
 const fault = "it tells of a fault of our own; sent by a process it is dropped"
 
-// faults are these signals.
-var faults = []syscall.Signal{
-	unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
-}
-
 // notForwarded lists the signals that are not handed out, each with the reason. All others are.
 var notForwarded = []struct {
 	sig syscall.Signal
@@ -44,6 +39,17 @@ var notForwarded = []struct {
 	{32, "the C library cancels threads with it"},
 	{33, "the C library and the Go runtime change the ids of all threads with it"},
 	{34, "musl stops all threads with it; the Go runtime does not let it be caught"},
+}
+
+// faults are the signals by which the kernel tells of a fault.
+func faults() []syscall.Signal {
+	var signals []syscall.Signal
+	for _, row := range notForwarded {
+		if row.why == fault {
+			signals = append(signals, row.sig)
+		}
+	}
+	return signals
 }
 
 // Forwardable says whether sig is caught and handed out by an [Inbox]. If it is not, why is the reason, in words.
@@ -103,7 +109,7 @@ type Inbox struct {
 // the runtime takes for one.
 func CatchSignals() *Inbox {
 	list := append(forwardable(), unix.SIGPIPE)
-	for _, sig := range faults {
+	for _, sig := range faults() {
 		list = append(list, sig)
 	}
 	return catch(list)

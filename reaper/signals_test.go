@@ -193,7 +193,7 @@ func outliveFaultSignals(t require.TestingT) {
 	r, err := New(Options{Inbox: b})
 	require.NoError(t, err)
 	for range 20 {
-		for _, sig := range faults {
+		for _, sig := range faults() {
 			c, err := r.Start(shell("kill -$1 $2", fmt.Sprint(int(sig)), fmt.Sprint(os.Getpid())))
 			require.NoError(t, err)
 			<-c.Done()

@@ -13,6 +13,10 @@ const (
 	shortestPause = 10 * time.Millisecond
 	longestPause  = time.Second
 
+	// emptyLooks is how many looks in a row must have found nothing while something of ours ended in each. A process that
+	// moves on into a new one is missed by two of them now and then.
+	emptyLooks = 100
+
 	// stuckAfter is how long a process may outlive SIGKILL before it is worth a warning, and another one.
 	stuckAfter = 10 * time.Second
 )
@@ -96,9 +100,10 @@ func (s *sweep) run(grace time.Duration) error {
 
 // look returns the leftovers. One look may miss a process whose parent forks it and ends while the table is read. Such a
 // parent is our child, or becomes it, so "nothing" is believed if wait4 says so, or of a look during which nothing ended
-// that is ours to reap: then each of our children was in it.
+// that is ours to reap: then each of our children was in it. The orphans of a `docker exec` session that goes on and on
+// are ours to reap, too, so the looks are bounded.
 func (s *sweep) look() ([]process, error) {
-	for {
+	for range emptyLooks {
 		reaped := s.r.nextReap()
 		if left := s.find(); len(left) > 0 {
 			return left, nil
@@ -113,6 +118,7 @@ func (s *sweep) look() ([]process, error) {
 			return nil, nil
 		}
 	}
+	return nil, nil
 }
 
 // find returns the leftovers of one look at the process table, or the groups that are left if there is no table.

@@ -17,8 +17,9 @@ const (
 	// PhaseMigrating: the version has a migration which is not recorded as completed. Checkpoint.Started tells
 	// whether it was begun.
 	PhaseMigrating Phase = "migrating"
-	// PhaseFinishingPrevious: the version's node found the state below its start height and touched nothing. The version
-	// before it runs on to its stop height. Until that is proven every block is one of the version before.
+	// PhaseFinishingPrevious: the version's node found that the version before it did not end at its stop height, and
+	// touched nothing. The version before runs on to it; if it went beyond, its state is to be restored. Until its end is
+	// proven every block is one of the version before.
 	PhaseFinishingPrevious Phase = "finishing_previous"
 	// PhaseRunning: the node of the version may have been started.
 	PhaseRunning Phase = "running"

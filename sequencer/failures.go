@@ -46,14 +46,14 @@ func (s *sequence) failure(i int, run *nodeRun, d Decision) error {
 			next("end the other process that answers on the port of runner.http_config in %s, or give the node a port of its own", run.version.Config)
 	default:
 		f.safe("the checkpoint is right").
-			next("read what the node wrote last on stderr; the next start goes on with %s", s.Plan.label(s.record.VersionIndex))
+			next("read what the node wrote last on stderr; the next start goes on with %s", s.Plan.label(i))
 	}
 	return f
 }
 
 // overrunUnseen is the end for a state above the stop height of version i-1 which no node of version i has made. run
 // found it; its node belongs to either of them.
-func (s *sequence) overrunUnseen(i int, run *nodeRun, reason string) error {
+func (s *sequence) overrunUnseen(i int, run *nodeRun, reason string) *Failure {
 	f := failf(CodeMismatch, "%s: %s, beyond the stop height %d of version %d, and no node of %s has run yet",
 		s.Plan.label(run.index), reason, s.Plan.Versions[i-1].Stop, i-1, s.Plan.label(i))
 	f.Stderr = run.stderr.lastLines(stderrLines)

@@ -131,7 +131,7 @@ func checkPosition(t *testing.T, plan *Plan, from Checkpoint, at Position) {
 		if v.Migration == "" || from.MigrationCompleted || !due || from.Started != again || again && v.OnInterrupted == Halt {
 			wrong = "a migration that is not due"
 		}
-		if at.Record.Phase != PhaseMigrating {
+		if at.Record.Phase != from.Phase {
 			wrong = "a migration in another phase"
 		}
 	case NextRun:

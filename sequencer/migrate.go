@@ -51,7 +51,7 @@ func (s *sequence) beginMigration(i int) error {
 	if s.stopRequested() {
 		return errStopped
 	}
-	s.record.Started = true
+	s.record.Phase, s.record.Started = PhaseMigrating, true
 	if err := s.save("the migration was not started"); err != nil {
 		return err
 	}

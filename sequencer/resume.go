@@ -72,7 +72,7 @@ func (at Position) inVersion(plan *Plan, v Version) (Position, error) {
 			next("remove migration_path, or, if the state is migrated, say so with 'entrypoint checkpoint set --version %d --migrated', or, to run it now, say 'entrypoint checkpoint set --version %d'", i, i)
 	case !record.Started:
 		// In PhaseFinishingPrevious, too: a migration has the version before prove its stop height first.
-		record.Phase, at.Next = PhaseMigrating, NextMigrate
+		at.Next = NextMigrate
 		return at, nil
 	case v.OnInterrupted == Halt:
 		return Position{}, failf(CodeMismatch, "the migration of %s was begun and is not recorded as completed, and on_interrupted_migration is %q", plan.label(i), Halt).

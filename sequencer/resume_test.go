@@ -68,7 +68,7 @@ func TestResumeGoesOnWhereTheCheckpointSays(t *testing.T) {
 		},
 		{
 			"the version before is not complete, and a migration is new in the plan", resumePlan(), new(at(1, PhaseFinishingPrevious, false)),
-			Position{Next: NextMigrate, Record: at(1, PhaseMigrating, false)},
+			Position{Next: NextMigrate, Record: at(1, PhaseFinishingPrevious, false)},
 		},
 		{"migration due", resumePlan(), new(at(1, PhaseMigrating, false)), Position{Next: NextMigrate, Record: at(1, PhaseMigrating, false)}},
 		{"migration due, with halt", resumePlan(halting), new(at(1, PhaseMigrating, false)), Position{Next: NextMigrate, Record: at(1, PhaseMigrating, false)}},

@@ -37,6 +37,9 @@ func (s *sequence) complete(i int, assert bool) (Proof, error) {
 		case Complete:
 			return d.Proof, nil
 		case Stopped:
+			if s.arrived == i && i > 0 && d.Height >= s.Plan.Versions[i].Start {
+				_ = s.recordOverrun(i) // it has logged why not
+			}
 			return "", s.stopped(i, run, d)
 		case Verify:
 			s.seen(i)
@@ -103,7 +106,7 @@ func (s *sequence) seen(i int) {
 // that height is one of its own, never across a migration, and not when it has proven its stop height in this run. Under
 // a later checkpoint, which was set by hand then, it may not: nothing would tell whose blocks those are.
 func (s *sequence) canFinishPrevious(i int, height uint64) bool {
-	return i > 0 && i == s.record.VersionIndex && s.Plan.Versions[i].Migration == "" && height+1 >= s.Plan.Versions[i-1].Start && !s.previousProven
+	return i > 0 && i == s.record.VersionIndex && s.Plan.Versions[i].Migration == "" && !s.record.MigrationCompleted && height+1 >= s.Plan.Versions[i-1].Start && !s.previousProven
 }
 
 // beginFinishPrevious records that the version before the record's is about to run on from height, where it was not
@@ -120,19 +123,32 @@ func (s *sequence) beginFinishPrevious(height uint64) error {
 func (s *sequence) reopenPrevious() error {
 	i := s.record.VersionIndex
 	s.record.forget(i - 1)
-	s.record.Phase = PhaseFinishingPrevious
+	s.record.Phase, s.record.Started = PhaseFinishingPrevious, false
 	return s.save(fmt.Sprintf("nothing of %s was done", s.Plan.label(i)))
 }
 
 // foundOverrun ends a run in which the node of version i, started for the first time, found blocks beyond the stop height
 // of the version before. The next start must find the same.
 func (s *sequence) foundOverrun(i int, run *nodeRun, reason string) error {
-	if i == s.record.VersionIndex && s.Plan.Versions[i].Migration == "" {
-		if err := s.reopenPrevious(); err != nil {
-			s.Log.Error("checkpoint not written", slog.String("error", err.Error()))
-		}
+	f := s.overrunUnseen(i, run, reason)
+	if err := s.recordOverrun(i); err != nil {
+		f.Next = "BEFORE anything is started again, " + f.Next
+		f.Err = err
 	}
-	return s.overrunUnseen(i, run, reason)
+	return f
+}
+
+// recordOverrun makes durable that there are blocks of version i-1 beyond its stop height. Across a migration there can be
+// none: it proves the durable height first.
+func (s *sequence) recordOverrun(i int) error {
+	if i != s.record.VersionIndex || s.Plan.Versions[i].Migration != "" || s.record.MigrationCompleted {
+		return nil
+	}
+	err := s.reopenPrevious()
+	if err != nil {
+		s.Log.Error("checkpoint not written", slog.String("error", err.Error()))
+	}
+	return err
 }
 
 // finishPrevious has the version before the record's run on until it has proven its stop height, and records that. The
@@ -154,7 +170,7 @@ func (s *sequence) finishPrevious() error {
 func (s *sequence) completePrevious(i int, assert bool) error {
 	if problems := s.Files.Check(s.Plan, i-1); len(problems) > 0 {
 		return failf(CodeMismatch, "%s needs %s to prove its stop height first", s.Plan.label(i), s.Plan.label(i-1)).
-			because(problems).safe("nothing was started").next("put the files of %s back and start again", s.Plan.label(i-1))
+			because(problems).safe("nothing else was started").next("put the files of %s back and start again", s.Plan.label(i-1))
 	}
 	proof, err := s.complete(i-1, assert)
 	if err != nil {

@@ -154,6 +154,47 @@ func TestPreviousVersionThatRunsOnIsTakenUpAgainAfterARestart(t *testing.T) {
 	})
 }
 
+// It is recorded also where the stop comes in the moment of the refusal, which then is no failure.
+func TestOverrunIsRecordedAlsoWhenAStopWasRequested(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(20)}, act{v1First, func(p *fakeProcess) {
+			p.w.signals <- syscall.SIGTERM
+			refusesStart(21, 24)(p)
+		}})
+		w.plan = twoVersions()
+		require.NoError(t, w.run())
+		assert.Equal(t, PhaseFinishingPrevious, w.store.have.Phase)
+		assert.False(t, w.store.have.Started)
+	})
+}
+
+func TestPreviousVersionDoesNotRunOnWhereAMigrationIsRecorded(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1First, refusesStart(21, 18)})
+		w.plan = twoVersions()
+		w.store.have = record(1, PhaseRunning, false)
+		w.store.have.MigrationCompleted = true // of a migration that was taken out of the plan
+		assert.Contains(t, w.fails(CodeMismatch).Next, "restore the state that belongs to the checkpoint")
+		assert.Equal(t, PhaseRunning, w.store.have.Phase)
+	})
+}
+
+// A migration that is new in the plan does not have the record of an overrun forgotten.
+func TestOverrunIsNotForgottenForAMigrationThatWasPutIn(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, refusesStop(20, 23)})
+		w.store.have = record(1, PhaseFinishingPrevious, false)
+		assert.Contains(t, w.fails(CodeMismatch).Next, "above height 20 was made by the wrong version")
+		assert.Equal(t, PhaseFinishingPrevious, w.store.have.Phase)
+	})
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, refusesStop(20, 20)}, act{m1, exits(9)})
+		w.store.have = record(1, PhaseFinishingPrevious, false)
+		w.fails(9)
+		assert.Equal(t, []string{"v1 finishing_previous", "v1 migrating started"}, w.store.story())
+	})
+}
+
 // The blocks above version 0's stop height are not version 1's, also where the entrypoint was killed before it could say so.
 func TestOverrunOfAPreviousVersionThatRunsOnIsFoundAfterARestart(t *testing.T) {
 	lives(t, func(t *testing.T) {

@@ -118,7 +118,7 @@ func describe(c sequencer.Checkpoint) string {
 	case c.Phase == "":
 		return "running, as sov-rollup-manager records it: whether a migration completed is not known"
 	case c.Phase == sequencer.PhaseFinishingPrevious:
-		return "waiting for the version before, which was not complete and runs on to its stop height"
+		return "waiting for the version before, which did not end at its stop height and has to prove it"
 	case c.Started:
 		return "running"
 	}

@@ -53,7 +53,6 @@ type entrypoint struct {
 	stopWasVisible bool // the sequence has looked for signals after one had arrived
 	last           *process
 	lastAfterStop  bool // the last exit came after a stop signal
-	nodeExited0    bool // some node of this run has
 	startCode      int
 	saveFailed     bool
 	loadFailed     bool

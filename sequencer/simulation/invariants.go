@@ -242,9 +242,7 @@ func (w *world) wrongCode(e *entrypoint, f *sequencer.Failure) string {
 		if node && status(exit) == 0 && e.lastAfterStop {
 			return "the node was asked to stop and exited 0"
 		}
-		// The last one may be the next version's, which found that it came too early.
-		early := e.nodeExited0 && e.last.start > 0 && w.state.height+1 < e.last.start
-		return unless(node && (status(exit) == 0 || early), "no node has exited 0")
+		return unless(node && status(exit) == 0, "no node has exited 0")
 	case sequencer.CodeNotExecutable, sequencer.CodeNotFound:
 		return unless(e.startCode == f.Code, "every program could be executed")
 	case sequencer.CodeMismatch:

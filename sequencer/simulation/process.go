@@ -152,7 +152,6 @@ func (p *process) die(exit sequencer.Exit) {
 	}
 	w.logf("process %d %s", p.pid, exit)
 	p.e.last, p.e.lastAfterStop = p, p.e.stopArrived
-	p.e.nodeExited0 = p.e.nodeExited0 || (!p.migrates && exit == sequencer.Exit{})
 	if p.leaves && !p.e.dead {
 		w.leaveBehind(p)
 	}
