@@ -36,6 +36,9 @@ type world struct {
 	log     bytes.Buffer
 	files   fakeFiles
 	signals chan syscall.Signal
+	// late are signals that come together with an exit: whoever waits for both learns of the exit, and only TryTake
+	// finds the signal.
+	late chan syscall.Signal
 	// stranger answers on the node's port before it is started.
 	stranger bool
 	sweeps   []time.Duration
@@ -52,7 +55,7 @@ type act struct {
 }
 
 func newWorld(t *testing.T, acts ...act) *world {
-	w := &world{t: t, acts: acts, store: &memoryStore{}, signals: make(chan syscall.Signal, 16)}
+	w := &world{t: t, acts: acts, store: &memoryStore{}, signals: make(chan syscall.Signal, 16), late: make(chan syscall.Signal, 1)}
 	w.plan = threeVersions()
 	return w
 }
@@ -95,6 +98,8 @@ func (w *world) Signals() <-chan syscall.Signal { return w.signals }
 func (w *world) TryTake() (syscall.Signal, bool) {
 	select {
 	case sig := <-w.signals:
+		return sig, true
+	case sig := <-w.late:
 		return sig, true
 	default:
 		return 0, false

@@ -532,7 +532,7 @@ func TestStopThatComesWithTheExitCounts(t *testing.T) {
 		w.plan = twoVersions()
 		w.acts = []act{{v0, func(p *fakeProcess) {
 			p.at(20)
-			w.signals <- syscall.SIGTERM
+			w.late <- syscall.SIGTERM
 			p.exits(0)
 		}}}
 		require.NoError(t, w.run())
