@@ -141,8 +141,8 @@ var faults = []fault{
 	{
 		"hand-over-not-saved", 5, "after a power cut the checkpoint is one version behind the state",
 		"sequencer/version.go",
-		"s.record, s.arrived = after, i+1\n",
-		"s.record, s.arrived = after, i+1\n\tif next.Migration == \"\" {\n\t\treturn nil // the note that the node has started saves it\n\t}\n",
+		"s.record, s.arrived, s.previousProven = after, i+1, false\n",
+		"s.record, s.arrived, s.previousProven = after, i+1, false\n\tif next.Migration == \"\" {\n\t\treturn nil // the note that the node has started saves it\n\t}\n",
 	},
 	{
 		"hand-over-keeps-migration-completed", 3, "the second migration of a chain is taken for done, or the checkpoint contradicts itself",
@@ -171,20 +171,20 @@ var faults = []fault{
 	{
 		"checkpoint-goes-back", 5, "a restart begins with the old version on the new one's state",
 		"sequencer/version.go",
-		"_, err := s.complete(i-1, false)",
-		"s.record.VersionIndex = i - 1\n\tif err := s.save(\"nothing else was started\"); err != nil {\n\t\treturn err\n\t}\n\t_, err := s.complete(i-1, false)\n\ts.record.VersionIndex = i",
+		"proof, err := s.complete(i-1, assert)",
+		"s.record.VersionIndex = i - 1\n\tif err := s.save(\"nothing else was started\"); err != nil {\n\t\treturn err\n\t}\n\tproof, err := s.complete(i-1, assert)\n\ts.record.VersionIndex = i",
 	},
 	{
 		"migrated-state-given-to-the-version-before", 3, "the old binary diverges in silence on a migrated state",
 		"sequencer/version.go",
-		"case i == 0 || s.Plan.Versions[i].Migration != \"\" || d.Height+1",
-		"case i == 0 || d.Height+1",
+		" && s.Plan.Versions[i].Migration == \"\" && height+1",
+		" && height+1",
 	},
 	{
 		"previous-version-runs-on-for-ever", 7, "two versions are started in turn for ever",
 		"sequencer/version.go",
-		"case int64(d.Height) <= behind:",
-		"case int64(d.Height) < behind:",
+		" && !s.previousProven",
+		"",
 	},
 
 	// Migrations.
