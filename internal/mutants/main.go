@@ -20,7 +20,7 @@ import (
 
 func main() {
 	only := flag.String("only", "", "try the fault of this `NAME` alone")
-	lives := flag.Int("lives", 5000, "how many lives the simulation has for each fault")
+	lives := flag.Int("lives", 2000, "how many lives the simulation has for each fault")
 	flag.Parse()
 	if err := run(*only, *lives); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -112,7 +112,7 @@ func try(tree *tree, checks []check, f fault) result {
 	defer func() { r.took = time.Since(began) }()
 	overlay, err := tree.overlay(f)
 	if err == nil {
-		err = tree.compiles(overlay)
+		err = tree.compiles(overlay, f)
 	}
 	if err != nil {
 		r.err = err

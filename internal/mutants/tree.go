@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -31,8 +32,8 @@ func (t *tree) close() { _ = os.RemoveAll(t.over) }
 
 // overlay writes the file with the fault, and gives the name of the JSON text that has the go command read it.
 func (t *tree) overlay(f fault) (string, error) {
-	path := filepath.Join(t.root, f.file)
-	text, err := os.ReadFile(path)
+	original := filepath.Join(t.root, f.file)
+	text, err := os.ReadFile(original)
 	if err != nil {
 		return "", err
 	}
@@ -43,7 +44,7 @@ func (t *tree) overlay(f fault) (string, error) {
 	if err := os.WriteFile(mutant, text, 0o644); err != nil {
 		return "", err
 	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutant}})
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {original: mutant}})
 	if err != nil {
 		return "", err
 	}
@@ -59,9 +60,9 @@ func (f fault) apply(text []byte) ([]byte, error) {
 	return bytes.Replace(text, []byte(f.old), []byte(f.new), 1), nil
 }
 
-// compiles is an error where the program does not compile with the overlay: that catches no fault.
-func (t *tree) compiles(overlay string) error {
-	out, err := t.command(overlay, "build", "-tags", tags, "./...").CombinedOutput()
+// compiles is an error where the package of the fault does not compile with the overlay: that catches no fault.
+func (t *tree) compiles(overlay string, f fault) error {
+	out, err := t.command(overlay, "build", "-tags", tags, "-o", os.DevNull, "./"+path.Dir(f.file)).CombinedOutput()
 	if err != nil {
 		return errors.New("it does not compile:\n" + string(out))
 	}
