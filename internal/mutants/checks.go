@@ -8,7 +8,6 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -85,30 +84,45 @@ func (c check) run(t *tree, overlay string) outcome {
 	kill := time.AfterFunc(hangLimit, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	err := cmd.Wait()
 	hung := !kill.Stop()
-	o := outcome{output: out.String(), took: time.Since(began)}
+	o := judge(out.String(), err, hung)
+	o.took = time.Since(began)
+	return o
+}
+
+// notBuilt is what the go command, and a test that builds the program, say instead of running anything.
+var notBuilt = regexp.MustCompile(`(?m)^FAIL\t\S+ \[(build|setup) failed\]$|^cannot build rollup-entrypoint/`)
+
+// judge tells a test that failed from a check that did not take place: err is how go test ended, hung that we ended it.
+func judge(output string, err error, hung bool) outcome {
+	o := outcome{output: output}
 	var exit *exec.ExitError
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
+		return o
 	case !errors.As(err, &exit):
 		o.err = err
-	case strings.Contains(o.output, "[build failed]"), strings.Contains(o.output, "[setup failed]"), strings.Contains(o.output, "cannot build rollup-entrypoint"):
-		o.err = errors.New("a test does not compile with it:\n" + o.output)
+	case notBuilt.MatchString(output):
+		o.err = errors.New("a test does not compile with it:\n" + output)
 	case hung:
 		o.failed, o.by = true, "a hang"
 	default:
-		o.failed, o.by = true, firstFailure(o.output)
+		if o.by = firstFailure(output); o.by == "" {
+			o.err = errors.New("go test fails, but no test does:\n" + output)
+		}
+		o.failed = o.by != ""
 	}
 	return o
 }
 
 var (
-	brokenLife   = regexp.MustCompile(`(?m)seed \d+: invariant \d+: .*$`)
-	timedOut     = regexp.MustCompile(`panic: test timed out.*\n\s*running tests:\n\s*(\S+)`)
-	failedTest   = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
-	panicMessage = regexp.MustCompile(`(?m)^(panic|fatal error): .*$`)
+	brokenLife = regexp.MustCompile(`(?m)seed \d+: invariant \d+: .*$`)
+	timedOut   = regexp.MustCompile(`panic: test timed out.*\n\s*running tests:\n\s*(\S+)`)
+	failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+	// died is a test binary that ended without a verdict.
+	died = regexp.MustCompile(`(?m)^(panic|fatal error|signal|SIG[A-Z]+): .*$`)
 )
 
-// firstFailure says what failed first in the output of go test.
+// firstFailure says what failed first in the output of go test; empty where no test did.
 func firstFailure(output string) string {
 	if life := brokenLife.FindString(output); life != "" {
 		return life
@@ -119,8 +133,5 @@ func firstFailure(output string) string {
 	if test := failedTest.FindStringSubmatch(output); test != nil {
 		return test[1]
 	}
-	if text := panicMessage.FindString(output); text != "" {
-		return text
-	}
-	return "go test fails without naming a test: " + strings.TrimSpace(output)
+	return died.FindString(output)
 }
