@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -355,14 +356,16 @@ func TestQueryEndsWithItsContext(t *testing.T) {
 }
 
 func TestProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
-	proxied := make(chan string, 10)
-	proxy := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { proxied <- r.RequestURI }))
-	defer proxy.Close()
-	for _, name := range []string{"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"} {
-		t.Setenv(name, proxy.URL)
+	// net/http looks for a proxy once in the life of a process, and another test may have had it look: so in one of its own.
+	const proxy = "http://192.0.2.2:3128"
+	if os.Getenv("HTTP_PROXY") != proxy {
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), "HTTP_PROXY="+proxy, "http_proxy="+proxy, "NO_PROXY=", "no_proxy=")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: "+t.Name())
+		return
 	}
-	t.Setenv("NO_PROXY", "")
-	t.Setenv("no_proxy", "")
 	// net/http never uses a proxy for the loopback address, so the address is one that would be proxied.
 	client := NewClient(Config{Host: "192.0.2.1", Port: 12346})
 	var dialed []string
@@ -375,7 +378,6 @@ func TestProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
 	_, err := client.Height(t.Context())
 	require.ErrorContains(t, err, "not dialed in a test")
 	assert.Equal(t, []string{"192.0.2.1:12346"}, dialed)
-	assert.Empty(t, proxied)
 }
 
 func TestNodeThatIsNotThereIsAnError(t *testing.T) {
