@@ -194,9 +194,15 @@ func (p *fakeProcess) ends(e Exit) {
 	close(p.done)
 }
 
-// gets waits for the next signal.
+// gets waits for the next signal. Heights are read for ever, so without an end of its patience the bubble would never
+// come to rest.
 func (p *fakeProcess) gets(want syscall.Signal) {
-	assert.Equal(p.w.t, want, <-p.signals)
+	select {
+	case sig := <-p.signals:
+		assert.Equal(p.w.t, want, sig)
+	case <-time.After(time.Hour):
+		assert.Fail(p.w.t, "no signal came", "want %s", signalName(want))
+	}
 }
 
 // Things that nodes do.
