@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -18,10 +19,12 @@ const tags = "nethttpomithttp2"
 // simulation is the name of the check that the others are measured by.
 const simulation = "the simulation"
 
-// timeLimit ends a check that hangs, hangLimit one that does not even let itself be ended so.
+// timeLimit ends a check that hangs, testLimit one of a single test; hangLimit later those that do not let themselves be
+// ended so.
 const (
 	timeLimit = 2 * time.Minute
-	hangLimit = timeLimit + 30*time.Second
+	testLimit = time.Minute
+	hangLimit = 30 * time.Second
 )
 
 // check is a run of tests.
@@ -32,6 +35,8 @@ type check struct {
 	packages   []string
 	// args stand behind the packages.
 	args []string
+	// limit is what it may take, 0 for timeLimit.
+	limit time.Duration
 }
 
 // allChecks are the checks in the order in which they are tried.
@@ -58,6 +63,27 @@ func (c check) covers(file string) bool {
 	return slices.Contains(c.of, path.Dir(file)) && !slices.Contains(c.except, file)
 }
 
+// only is the check with one test alone.
+func (c check) only(test string) check {
+	c.args, c.limit = []string{"-run", "^" + test + "$"}, testLimit
+	return c
+}
+
+// inOrder are the checks for a fault, in the order in which they are tried: first what is known to notice it.
+func inOrder(checks []check, f fault) []check {
+	var first, then []check
+	for _, c := range checks {
+		if !c.covers(f.file) {
+			continue
+		}
+		if c.name != simulation && f.by != simulation {
+			first = append(first, c.only(f.by))
+		}
+		then = append(then, c)
+	}
+	return append(first, then...)
+}
+
 // outcome is how a check ended.
 type outcome struct {
 	failed bool
@@ -71,7 +97,8 @@ type outcome struct {
 
 // run runs the check. Vet is left out: it judges the text and not what it does.
 func (c check) run(t *tree, overlay string) outcome {
-	args := slices.Concat([]string{"test", "-tags", tags, "-vet=off", "-count=1", "-failfast", "-timeout", timeLimit.String()}, c.packages, c.args)
+	limit := cmp.Or(c.limit, timeLimit)
+	args := slices.Concat([]string{"test", "-tags", tags, "-vet=off", "-count=1", "-failfast", "-timeout", limit.String()}, c.packages, c.args)
 	cmd := t.command(overlay, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var out bytes.Buffer
@@ -81,7 +108,7 @@ func (c check) run(t *tree, overlay string) outcome {
 	if err := cmd.Start(); err != nil {
 		return outcome{err: err}
 	}
-	kill := time.AfterFunc(hangLimit, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	kill := time.AfterFunc(limit+hangLimit, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	err := cmd.Wait()
 	hung := !kill.Stop()
 	o := judge(out.String(), err, hung)

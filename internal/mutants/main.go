@@ -118,10 +118,7 @@ func try(tree *tree, checks []check, f fault) result {
 		r.err = err
 		return r
 	}
-	for _, c := range checks {
-		if !c.covers(f.file) {
-			continue
-		}
+	for _, c := range inOrder(checks, f) {
 		o := c.run(tree, overlay)
 		if o.failed || o.err != nil {
 			r.check, r.by, r.err = &c, o.by, o.err
