@@ -114,6 +114,20 @@ func TestInterruptedMigrationIsRunAgainLoudly(t *testing.T) {
 	})
 }
 
+func TestStopBeforeAnInterruptedMigrationIsRunAgainStartsNothing(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t) // in which no process is expected
+		w.store.have = due()
+		w.store.have.Started = true
+		w.store.fail = func(int) error {
+			w.signals <- syscall.SIGTERM
+			return nil
+		}
+		require.NoError(t, w.run())
+		assert.Equal(t, []string{"v1 migrating started"}, w.store.story())
+	})
+}
+
 func TestInterruptedMigrationHaltsWhereItIsForbidden(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := newWorld(t)
