@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,6 +113,34 @@ func TestSweepSparesRunningChildren(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	require.False(t, isAlive(orphan))
+}
+
+// A group with others in it, here ours, is not killed as one.
+func TestSweepKillsOneThatJoinedAGroupThatIsSpared(t *testing.T) {
+	r := newReaper(t, Options{})
+	w, lines := pipe(t)
+	cmd := actor("joiner")
+	cmd.Args, cmd.Stdout = append(cmd.Args, strconv.Itoa(unix.Getpgrp())), w
+	exitOf(t, start(t, r, cmd))
+	pid := number(t, lines)
+	group, err := unix.Getpgid(pid)
+	require.NoError(t, err)
+	require.Equal(t, unix.Getpgrp(), group)
+	n, err := r.Sweep(50 * time.Millisecond)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.False(t, isAlive(pid))
+}
+
+func init() {
+	// joiner leaves a process behind that is in the group of its argument and ignores SIGTERM.
+	roles["joiner"] = func() {
+		group, err := strconv.Atoi(os.Args[1])
+		must(err)
+		cmd := exec.Command("/bin/sh", "-c", "trap '' TERM; echo $$; exec sleep 1000")
+		cmd.Stdout, cmd.SysProcAttr = os.Stdout, &syscall.SysProcAttr{Setpgid: true, Pgid: group}
+		must(cmd.Start())
+	}
 }
 
 func TestSweepWithoutProcEndsGroups(t *testing.T) {
