@@ -23,7 +23,7 @@ const simulation = "the simulation"
 // ended so.
 const (
 	timeLimit = 2 * time.Minute
-	testLimit = time.Minute
+	testLimit = 30 * time.Second
 	hangLimit = 30 * time.Second
 )
 
