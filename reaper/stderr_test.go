@@ -29,6 +29,29 @@ func TestStderrIsCompleteWhenDone(t *testing.T) {
 	require.Len(t, b.String(), 3000000)
 }
 
+// What a child wrote last still lies in the pipe when it is reaped, and no end of the pipe is in sight.
+func TestStderrThatWasNotYetReadIsCompleteWhenDone(t *testing.T) {
+	r := newReaper(t, Options{})
+	heard := newBuffer()
+	w := &gatedWriter{gate: make(chan struct{}), Writer: heard}
+	c := start(t, r, pumped(shell("sleep 1000 & head -c 40000 /dev/zero >&2"), w))
+	eventually(t, "the child is reaped", func() bool { return !r.running()[c.Pid()] })
+	close(w.gate)
+	exitOf(t, c)
+	require.Len(t, heard.String(), 40000)
+}
+
+// gatedWriter lets nothing through until its gate is closed.
+type gatedWriter struct {
+	gate chan struct{}
+	io.Writer
+}
+
+func (w *gatedWriter) Write(text []byte) (int, error) {
+	<-w.gate
+	return w.Writer.Write(text)
+}
+
 func TestStderrFileIsHandedOver(t *testing.T) {
 	r := newReaper(t, Options{})
 	f, err := os.CreateTemp(t.TempDir(), "err")

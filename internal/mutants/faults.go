@@ -460,7 +460,7 @@ var faults = []fault{
 		"reaper/stderr.go",
 		"\t\t\tp.carryAvailable(buf)\n",
 		"",
-		"TestStderrIsCompleteWhenDone",
+		"TestStderrThatWasNotYetReadIsCompleteWhenDone",
 	},
 	{
 		"signal-death-without-128", 6, "a node that was killed ends the entrypoint with a code of its own",
