@@ -539,7 +539,7 @@ var faults = []fault{
 		"sequencer/run.go",
 		"if !empty || (now == 0",
 		"if !empty || s.record.Started || (now == 0",
-		simulation,
+		"TestRefusalsStartAndWriteNothing",
 	},
 	{
 		"lock-shared", 1, "two entrypoints on one volume run two nodes on one state",
