@@ -290,6 +290,7 @@ type program struct {
 	done   chan struct{}
 	// ended by a tracer, its status is that one's; see startTraced.
 	tracedStatus *syscall.WaitStatus
+	tracedErr    error // of the tracer itself
 	// cursor is the line of log from which on the next event is looked for.
 	cursor int
 }
