@@ -24,8 +24,8 @@ import (
 // killMatrix, set to "all", has every point be tried; "N/ACTION" tries one. Otherwise it is a sample.
 const killMatrix = "ENTRYPOINT_KILL_MATRIX"
 
-// matrixSample is about how many points a plain test tries.
-const matrixSample = 40
+// matrixSample is about how many lives a plain test has of each matrix.
+const matrixSample = 20
 
 // matrixActions are what is done at a point. Each gets the program at its stop, and the child that runs, or 0. It reports
 // whether there was something to do it to.

@@ -1,0 +1,125 @@
+package main_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/ptrace"
+	"rollup-entrypoint/sequencer"
+)
+
+// diskErrnos are what a volume that breaks, is full, was mounted read-only or lost its server answers.
+var diskErrnos = map[string]syscall.Errno{"EIO": unix.EIO, "ENOSPC": unix.ENOSPC, "EROFS": unix.EROFS, "ESTALE": unix.ESTALE}
+
+// faultyVolume counts the calls on the checkpoint's directory, and has one fail, or all from that one on.
+type faultyVolume struct {
+	point  matrixPoint
+	want   int // the ordinal to fail, 0 for none
+	onward bool
+	errno  syscall.Errno
+	seen   int
+	what   string // the call that failed first
+}
+
+func (f *faultyVolume) hook(c *ptrace.Call) {
+	name := c.Name()
+	if c.Exit || name == "close" || name == "clone" || slices.Contains(startsAndWaits, name) || !f.point.interesting(c) {
+		return
+	}
+	f.seen++
+	if f.want == 0 || f.seen != f.want && (!f.onward || f.seen < f.want) {
+		return
+	}
+	if f.what == "" {
+		f.what = name
+	}
+	c.Fail(f.errno)
+}
+
+// A system call on the checkpoint's directory fails, or each one from there on: the run goes on or ends with a failure
+// that says what to do, and that done everything is as if nothing had happened.
+func TestFailedAtAnySystemCallTheChainBecomesTheSame(t *testing.T) {
+	calm := matrixChain(t)
+	record := &faultyVolume{point: matrixPoint{volume: filepath.Dir(calm.checkpoint)}}
+	calm.startTraced(record.hook)
+	calm.await("the end", calm.program.ended)
+	require.NoError(t, calm.program.tracedErr)
+	require.Zero(t, calm.program.code(), calm.program.log.text())
+	want, began := matrixEnd(calm), time.Now()
+	names := []string{"EIO", "EIO-onward", "ENOSPC", "ENOSPC-onward", "EROFS", "EROFS-onward", "ESTALE", "ESTALE-onward"}
+	all := map[string]*tally{}
+	for _, name := range names {
+		all[name] = &tally{}
+	}
+	t.Run("calls", func(t *testing.T) {
+		for n := range record.seen * len(names) {
+			ordinal, action := n/len(names)+1, names[n%len(names)]
+			name := strconv.Itoa(ordinal) + "/" + action
+			if !chosen(name, n, record.seen*len(names)) {
+				continue
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				faultyLife(t, ordinal, action, want, all[action])
+			})
+		}
+	})
+	t.Logf("%d calls, in %s", record.seen, time.Since(began).Round(time.Second))
+	tallies(t, names, all)
+}
+
+// faultyLife has one life meet the errno.
+func faultyLife(t *testing.T, ordinal int, action, want string, count *tally) {
+	t.Helper()
+	count.lives.Add(1)
+	t.Cleanup(func() {
+		if t.Failed() {
+			count.differed.Add(1)
+		}
+	})
+	c := matrixChain(t)
+	errno, _, onward := strings.Cut(action, "-")
+	f := &faultyVolume{point: matrixPoint{volume: filepath.Dir(c.checkpoint)}, want: ordinal, onward: onward, errno: diskErrnos[errno]}
+	c.startTraced(f.hook)
+	c.await("the end of the run with the fault", c.program.ended)
+	c.phase = fmt.Sprintf("%s at call %d (%s); alone: %s=%d/%s", action, ordinal, f.what, killMatrix, ordinal, action)
+	require.NoError(t, c.program.tracedErr, c.phase)
+	if f.what == "" {
+		count.notReached.Add(1)
+	}
+	_, _, err := sequencer.ReadCheckpoint(c.checkpoint)
+	require.NoError(t, err, c.phase)
+	c.doAsTold()
+	c.toTheEnd()
+	assertAsUndisturbed(c, want)
+}
+
+// doAsTold checks what a run with a fault says at its end, and does what an operator would.
+func (c *chain) doAsTold() {
+	c.t.Helper()
+	code, lines := c.program.code(), c.program.log.all()
+	if code == 0 {
+		return
+	}
+	if code != sequencer.CodeCheckpointNotWritable && code != sequencer.CodeCheckpointUnreadable {
+		c.fatalf("exit code %d:\n%s", code, c.program.log.text())
+	}
+	last := lines[len(lines)-1]
+	parts := strings.Split(last.text("error"), "; ")
+	assert.Contains(c.t, parts[0], "checkpoint", c.phase)
+	assert.GreaterOrEqual(c.t, len(parts), 3, "%s: what happened, what is safe, what to do: %s", c.phase, last.raw)
+	if told := adoptCommand.FindStringSubmatch(last.text("error")); told != nil {
+		said, _, errs := c.command(strings.Fields(told[1])...)
+		assert.Zero(c.t, said, "%s: %s", c.phase, errs)
+	}
+}
