@@ -81,8 +81,9 @@ power-cuts: ## cut the power of a real ext4 and a real xfs ROUNDS (100) times ea
 mutants: ## build deliberate faults in, one at a time, and look which check notices; one alone with ONLY=name
 	go run ./internal/mutants $(if $(ONLY),-only $(ONLY))
 
+# Most of a life is waiting for blocks, so that more of them fit beside each other than there are processors.
 kill-matrix: ## kill and stop the program at every system call on the checkpoint, a start or a wait; fail each of the first
-	ENTRYPOINT_KILL_MATRIX=all go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^Test(Killed|Failed)AtAnySystemCall' -v ./cmd/entrypoint
+	ENTRYPOINT_KILL_MATRIX=all go test -tags $(GO_TAGS) -count=1 -timeout 0 -parallel 8 -run '^Test(Killed|Failed)AtAnySystemCall' -v ./cmd/entrypoint
 
 soak: ## run one entrypoint and many short lives with real processes and faults for MINUTES (2), as root
 	go test -tags $(GO_TAGS) -count=1 -timeout 0 -run '^TestSoak$$' -v ./cmd/entrypoint -soak $(MINUTES)m

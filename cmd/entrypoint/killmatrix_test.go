@@ -58,18 +58,17 @@ func killChild(parent, child int) bool {
 	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
 }
 
-// matrixChain has three versions, each of a few blocks that are there from the beginning, and a migration.
+// matrixChain has three versions and a migration. Blocks come slowly enough for a height of each node to be read, and
+// recorded, while it runs.
 func matrixChain(t testing.TB) *chain {
 	t.Helper()
 	c := newChain(t, version{stop: 3}, version{stop: 6, migrates: true}, version{stop: 9})
 	for i := range c.versions {
 		node := &c.versions[i].node
-		node.Mock.DA = mockrollup.DAConfig{File: filepath.Join(c.dir, "da.json"), BlockTime: time.Millisecond}
-		node.Mock.Migration.Idempotent = true
+		node.Mock.DA = mockrollup.DAConfig{File: filepath.Join(c.dir, "da.json"), BlockTime: 120 * time.Millisecond}
+		node.Mock.Migration.Idempotent, node.Mock.Migration.Sleep = true, 20*time.Millisecond
 		c.writeConfig(i)
 	}
-	past := fmt.Sprintf(`{"genesis_unix_ms": %d, "block_ms": 1}`, time.Now().Add(-time.Hour).UnixMilli())
-	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "da.json"), []byte(past), 0o644))
 	return c
 }
 
