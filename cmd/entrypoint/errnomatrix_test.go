@@ -91,7 +91,7 @@ func faultyLife(t *testing.T, ordinal int, action, want string, count *tally) {
 	errno, _, onward := strings.Cut(action, "-")
 	f := &faultyVolume{point: matrixPoint{volume: filepath.Dir(c.checkpoint)}, want: ordinal, onward: onward, errno: diskErrnos[errno]}
 	c.startTraced(f.hook)
-	c.await("the end of the run with the fault", c.program.ended)
+	c.awaitTraced()
 	c.phase = fmt.Sprintf("%s at call %d (%s); alone: %s=%d/%s", action, ordinal, f.what, killMatrix, ordinal, action)
 	require.NoError(t, c.program.tracedErr, c.phase)
 	if f.what == "" {

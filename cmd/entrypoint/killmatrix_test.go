@@ -183,6 +183,16 @@ func (c *chain) toTheEnd() {
 	assert.Equal(c.t, interrupted, again, "%s: a migration was interrupted, and is run again", c.phase)
 }
 
+// awaitTraced waits for the end of a traced run, which takes many times as long as one that is not.
+func (c *chain) awaitTraced() {
+	c.t.Helper()
+	select {
+	case <-c.program.done:
+	case <-time.After(6 * deadline):
+		c.fatalf("waited in vain for the end of the disturbed run")
+	}
+}
+
 // tally counts the lives of one action.
 type tally struct{ lives, differed, notReached, noChild atomic.Int32 }
 
@@ -193,7 +203,8 @@ func tallies(t *testing.T, order []string, all map[string]*tally) {
 	for _, name := range order {
 		a := all[name]
 		t.Logf("%-22s %6d %9d %12d %15d", name, a.lives.Load(), a.differed.Load(), a.notReached.Load(), a.noChild.Load())
-		assert.LessOrEqual(t, a.notReached.Load()*10, a.lives.Load()+9, "lives that ended before their point: %s", name)
+		// A height that was read in one run, and recorded, may not be read in another: that is a fifth of all points.
+		assert.LessOrEqual(t, a.notReached.Load()*4, a.lives.Load()+8, "lives that ended before their point: %s", name)
 	}
 }
 
@@ -206,8 +217,12 @@ func chosen(name string, n, all int) bool {
 	case one != "":
 		return one == name
 	}
+	sample := matrixSample
+	if raceEnabled {
+		sample = matrixSample / 4 // each stop of a program that was built with the race detector is dear
+	}
 	// Odd, so that a stride meets each action.
-	return n%(all/matrixSample|1) == 0
+	return n%(all/sample|1) == 0
 }
 
 // The program, its child or both are killed, or the program is stopped, at a system call that touches the checkpoint, a
@@ -258,7 +273,7 @@ func disturbedLife(t *testing.T, ordinal int, action, want string, count *tally)
 	c := matrixChain(t)
 	m := &matrixPoint{volume: filepath.Dir(c.checkpoint), want: ordinal, act: matrixActions[action]}
 	c.startTraced(m.hook)
-	c.await("the end of the disturbed run", c.program.ended)
+	c.awaitTraced()
 	c.phase = fmt.Sprintf("%s at point %d (%s); alone: %s=%d/%s", action, ordinal, m.what, killMatrix, ordinal, action)
 	require.NoError(t, c.program.tracedErr, c.phase)
 	switch {
