@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -398,6 +399,8 @@ func TestSaveSyncsTheFileBeforeTheRenameAndTheDirectoryAfterIt(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "checkpoint.json")
 	calls := straced(t, saveVariable+"="+path, "fsync,fdatasync,rename,renameat,renameat2")
+	// A test binary that counts its coverage renames the file of the counts at its end.
+	calls = slices.DeleteFunc(calls, func(call string) bool { return !strings.Contains(call, dir) })
 	temporary := regexp.QuoteMeta(dir) + `/\.checkpoint\.json\d+`
 	want := []string{
 		`fsync\(\d+<` + temporary + `>`,
