@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -36,19 +37,26 @@ func TestStderrThatWasNotYetReadIsCompleteWhenDone(t *testing.T) {
 	w := &gatedWriter{gate: make(chan struct{}), Writer: heard}
 	c := start(t, r, pumped(shell("sleep 1000 & head -c 40000 /dev/zero >&2"), w))
 	eventually(t, "the child is reaped", func() bool { return !r.running()[c.Pid()] })
+	w.done = c.Done()
 	close(w.gate)
 	exitOf(t, c)
 	require.Len(t, heard.String(), 40000)
 }
 
-// gatedWriter lets nothing through until its gate is closed.
+// gatedWriter lets nothing through until its gate is closed, and nothing that comes later than done.
 type gatedWriter struct {
 	gate chan struct{}
+	done <-chan struct{}
 	io.Writer
 }
 
 func (w *gatedWriter) Write(text []byte) (int, error) {
 	<-w.gate
+	select {
+	case <-w.done:
+		return len(text), nil
+	case <-time.After(50 * time.Millisecond): // time for what is told too early to be told
+	}
 	return w.Writer.Write(text)
 }
 
