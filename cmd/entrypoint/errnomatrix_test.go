@@ -81,19 +81,12 @@ func TestFailedAtAnySystemCallTheChainBecomesTheSame(t *testing.T) {
 // faultyLife has one life meet the errno.
 func faultyLife(t *testing.T, ordinal int, action, want string, count *tally) {
 	t.Helper()
-	count.lives.Add(1)
-	t.Cleanup(func() {
-		if t.Failed() {
-			count.differed.Add(1)
-		}
-	})
-	c := matrixChain(t)
+	c := countedLife(t, count)
 	errno, _, onward := strings.Cut(action, "-")
 	f := &faultyVolume{point: matrixPoint{volume: filepath.Dir(c.checkpoint)}, want: ordinal, onward: onward, errno: diskErrnos[errno]}
-	c.startTraced(f.hook)
-	c.awaitTraced()
-	c.phase = fmt.Sprintf("%s at call %d (%s); alone: %s=%d/%s", action, ordinal, f.what, killMatrix, ordinal, action)
-	require.NoError(t, c.program.tracedErr, c.phase)
+	c.runTraced(f.hook, func() string {
+		return fmt.Sprintf("%s at call %d (%s); alone: %s=%d/%s", action, ordinal, f.what, killMatrix, ordinal, action)
+	})
 	if f.what == "" {
 		count.notReached.Add(1)
 	}

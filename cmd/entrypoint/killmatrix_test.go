@@ -264,18 +264,11 @@ func TestKilledAtAnySystemCallTheChainBecomesTheSame(t *testing.T) {
 // disturbedLife does the action at a point of one life.
 func disturbedLife(t *testing.T, ordinal int, action, want string, count *tally) {
 	t.Helper()
-	count.lives.Add(1)
-	t.Cleanup(func() {
-		if t.Failed() {
-			count.differed.Add(1)
-		}
-	})
-	c := matrixChain(t)
+	c := countedLife(t, count)
 	m := &matrixPoint{volume: filepath.Dir(c.checkpoint), want: ordinal, act: matrixActions[action]}
-	c.startTraced(m.hook)
-	c.awaitTraced()
-	c.phase = fmt.Sprintf("%s at point %d (%s); alone: %s=%d/%s", action, ordinal, m.what, killMatrix, ordinal, action)
-	require.NoError(t, c.program.tracedErr, c.phase)
+	c.runTraced(m.hook, func() string {
+		return fmt.Sprintf("%s at point %d (%s); alone: %s=%d/%s", action, ordinal, m.what, killMatrix, ordinal, action)
+	})
 	switch {
 	case m.what == "":
 		count.notReached.Add(1)
@@ -285,6 +278,27 @@ func disturbedLife(t *testing.T, ordinal int, action, want string, count *tally)
 	m.checkEnd(c, action)
 	c.toTheEnd()
 	assertAsUndisturbed(c, want)
+}
+
+// countedLife makes the chain of one more life.
+func countedLife(t *testing.T, count *tally) *chain {
+	t.Helper()
+	count.lives.Add(1)
+	t.Cleanup(func() {
+		if t.Failed() {
+			count.differed.Add(1)
+		}
+	})
+	return matrixChain(t)
+}
+
+// runTraced runs the entrypoint under hook until it has ended. phase says afterwards what was done.
+func (c *chain) runTraced(hook func(*ptrace.Call), phase func() string) {
+	c.t.Helper()
+	c.startTraced(hook)
+	c.awaitTraced()
+	c.phase = phase()
+	require.NoError(c.t, c.program.tracedErr, c.phase)
 }
 
 func assertAsUndisturbed(c *chain, want string) {
