@@ -100,8 +100,10 @@ func (s *sequence) runMigration(i int) (Exit, *tail, error) {
 		}
 		return Exit{}, nil, s.startFailure(i, "migration", err)
 	}
+	s.began(ProcessState{Pid: process.Pid(), Version: i, Migration: true}, PhaseMigrating)
 	s.Log.Info("migration started", slog.Int("version", i), slog.String("migration", v.Migration), slog.Int("pid", process.Pid()))
 	s.awaitMigration(process)
+	s.exited(process.Exit())
 	s.Log.Info("migration finished", slog.Int("version", i), slog.String("exit", process.Exit().String()), slog.Float64("seconds", time.Since(began).Seconds()))
 	return process.Exit(), stderr, nil
 }

@@ -106,6 +106,13 @@ type Options struct {
 	Held []syscall.Signal
 	// StopTimeout is how long a process may take after a stop signal was passed on to it, before SIGKILL; 0 for ever.
 	StopTimeout time.Duration
+	// Observe, where not nil, is handed the state of the run after each change, from one goroutine. It must return at once.
+	Observe func(State)
+	// Preflight, where not nil, looks closely at version i. It may take long, and is called from several goroutines.
+	Preflight func(i int) []Finding
+	// PreflightBefore is how long before an upgrade, by the present rate, the next version gets another preflight; 0 for
+	// never.
+	PreflightBefore time.Duration
 	// WaitWhenFinished keeps a finished sequence up, idle, until it is asked to stop.
 	WaitWhenFinished bool
 }
@@ -123,7 +130,14 @@ func Run(o Options) error {
 	if o.Stderr == nil {
 		o.Stderr = io.Discard
 	}
+	if o.Observe == nil {
+		o.Observe = func(State) {}
+	}
+	if o.Preflight == nil {
+		o.Preflight = func(int) []Finding { return nil }
+	}
 	s := &sequence{Options: o, held: o.Held}
+	s.enter(PhasePreparing)
 	err := s.run()
 	var f *Failure
 	switch {
@@ -132,6 +146,8 @@ func Run(o Options) error {
 		return nil
 	case errors.As(err, &f):
 		f.Next = s.completeCommands(f.Next)
+		s.failed(f)
+		s.enter(PhaseFailed)
 	}
 	return err
 }
@@ -168,6 +184,11 @@ type sequence struct {
 	stopping bool
 	// held are signals for the node which came while there was none.
 	held []syscall.Signal
+	// state is what Observe gets.
+	state State
+	// exitedAt is when the last process ended. left is that of the last one of the version before, until what follows it
+	// is started; zero otherwise.
+	exitedAt, left time.Time
 }
 
 func (s *sequence) run() error {
@@ -209,6 +230,8 @@ func (s *sequence) prepare() error {
 		s.Log.Warn("plan changed", slog.String("detail", warning))
 	}
 	s.record, s.next = at.Record, at.Next
+	s.state.Record = s.record.clone()
+	s.publish()
 	if s.next == NextFinished {
 		return s.checkState(s.record.VersionIndex)
 	}
@@ -275,6 +298,9 @@ func (s *sequence) checkAll(checkpoint *Checkpoint) error {
 			s.Log.Warn("a version that is complete has a problem", slog.String("detail", problem))
 		}
 	}
+	if len(problems) == 0 {
+		problems = s.preflightAll(now)
+	}
 	if len(problems) > 0 {
 		return failf(CodeMismatch, "files of the plan are not in order").because(problems).
 			safe("nothing was started").next("mend them and start again")
@@ -321,12 +347,22 @@ func (s *sequence) addDigest(c *Checkpoint) error {
 // save makes the record durable. safe says what is not lost where that fails.
 func (s *sequence) save(safe string) error {
 	if s.Store == nil {
+		s.state.Record = s.record.clone()
+		s.publish()
 		return nil
 	}
 	s.record.UpdatedAt = recordTime()
-	if err := s.Store.Save(s.record.clone()); err != nil {
-		return failf(CodeCheckpointNotWritable, "the checkpoint cannot be written").because(err).
+	began := time.Now()
+	err := s.Store.Save(s.record.clone())
+	var f *Failure
+	if err != nil {
+		f = failf(CodeCheckpointNotWritable, "the checkpoint cannot be written").because(err).
 			safe(safe).next("make the volume writable, with free space, and start again")
+		s.failed(f)
+	}
+	s.wrote(began, err)
+	if f != nil {
+		return f
 	}
 	return nil
 }
@@ -337,6 +373,7 @@ func recordTime() time.Time { return time.Now().UTC().Truncate(time.Millisecond)
 // finish ends a complete sequence.
 func (s *sequence) finish() error {
 	i := s.record.VersionIndex
+	s.enter(PhaseFinished)
 	s.Log.Info("sequence finished", slog.Int("version", i), slog.Uint64("height", s.Plan.Versions[i].Stop))
 	if !s.WaitWhenFinished {
 		return nil
@@ -375,7 +412,8 @@ func (s *sequence) requestStop(sig syscall.Signal) {
 	if !s.stopping {
 		s.Log.Info("stop requested", slog.String("signal", signalName(sig)))
 	}
-	s.stopping = true
+	s.stopping, s.state.Stopping = true, true
+	s.publish()
 }
 
 // IsStop reports whether sig means: end, and start nothing more. TERM, INT and QUIT do; a node shuts down on them.

@@ -26,8 +26,9 @@ func (s *sequence) runVersion() error {
 // its start height at the first start.
 func (s *sequence) complete(i int, assert bool) (Proof, error) {
 	var verify verification
+	verifying := false
 	for {
-		run, err := s.runNode(i, assert)
+		run, err := s.runNode(i, assert, s.phaseOf(i, verifying))
 		if err != nil {
 			return "", err
 		}
@@ -46,7 +47,7 @@ func (s *sequence) complete(i int, assert bool) (Proof, error) {
 			if !verify.again(run.evidence) {
 				return "", s.failure(i, run, Decision{Action: Fail, Code: CodeEarlyExit, Cause: ExitedEarly, Reason: d.Reason + ", again without progress"})
 			}
-			assert = false
+			assert, verifying = false, true
 			s.Log.Info("verifying the stop height", slog.Int("version", i), slog.Uint64("stop_height", s.Plan.Versions[i].Stop),
 				slog.String("detail", "the node is started once more; that it refuses its stop height as reached is the proof, and no error; otherwise it runs on"))
 		case StartWithoutAssertion:
@@ -68,6 +69,17 @@ func (s *sequence) complete(i int, assert bool) (Proof, error) {
 			return "", s.failure(i, run, d)
 		}
 	}
+}
+
+// phaseOf is what a start of version i's node means to an observer.
+func (s *sequence) phaseOf(i int, verifying bool) Phase {
+	switch {
+	case i < s.record.VersionIndex && s.record.Phase == PhaseFinishingPrevious:
+		return PhaseFinishingPrevious
+	case verifying || i < s.record.VersionIndex:
+		return PhaseVerifying
+	}
+	return PhaseStarting
 }
 
 // verification counts the starts that were made to verify a stop height.
@@ -220,6 +232,7 @@ func (s *sequence) handOver(proof Proof) error {
 		return err
 	}
 	s.record, s.arrived, s.previousProven = after, i+1, false
+	s.left = s.exitedAt
 	return s.save(fmt.Sprintf("%s is complete at height %d and nothing of %s was started", s.Plan.label(i), v.Stop, s.Plan.label(i+1)))
 }
 
@@ -237,6 +250,7 @@ type nodeRun struct {
 	index    int
 	version  Version
 	assert   bool
+	phase    Phase
 	process  Process
 	watch    *watch
 	stderr   *tail
@@ -249,19 +263,28 @@ type nodeRun struct {
 	// kill fires when SIGKILL is due.
 	kill    <-chan time.Time
 	killDue time.Time
+	// pace smooths the rate of its height.
+	pace pace
+	// queries and failures are how many questions of the watch have been counted.
+	queries, failures uint64
+	// preflight delivers what a preflight of the next version has found, nil while there is none; nextPreflight is when
+	// another one is due.
+	preflight     <-chan []Finding
+	nextPreflight time.Time
 	// nextRecord is when a failed write of "started" is tried again.
 	nextRecord time.Time
 }
 
 // runNode runs the node of version i once, and gives all that is known when it has ended and nothing of it is left.
-func (s *sequence) runNode(i int, assert bool) (*nodeRun, error) {
+// phase is what its start means to an observer.
+func (s *sequence) runNode(i int, assert bool, phase Phase) (*nodeRun, error) {
 	v := s.Plan.Versions[i]
 	reader, err := s.Heights(v)
 	if err != nil {
 		return nil, failf(CodeMismatch, "%s cannot be watched", s.Plan.label(i)).because(err).
 			safe("it was not started").next("mend its config and start again")
 	}
-	n := &nodeRun{s: s, index: i, version: v, assert: assert, stderr: &tail{}, stranger: reader.Answered()}
+	n := &nodeRun{s: s, index: i, version: v, assert: assert, phase: phase, stderr: &tail{}, stranger: reader.Answered()}
 	if s.stopRequested() {
 		return nil, errStopped
 	}
@@ -278,6 +301,7 @@ func (s *sequence) runNode(i int, assert bool) (*nodeRun, error) {
 		n.watch = startWatch(ctx, reader, v.Stop)
 	}
 	n.loop()
+	s.exited(n.process.Exit())
 	n.collect()
 	if err := s.sweep(); err != nil {
 		return nil, err
@@ -302,6 +326,7 @@ func (n *nodeRun) start() error {
 		return s.startFailure(n.index, "node", err)
 	}
 	n.process = process
+	s.began(ProcessState{Pid: process.Pid(), Version: n.index, Stranger: n.stranger}, n.phase)
 	s.Log.Info("version started", slog.Int("version", n.index), slog.String("name", v.Name), slog.Int("pid", process.Pid()),
 		slog.Bool("asserts_start_height", n.assert), slog.Uint64("start_height", v.Start), slog.Uint64("stop_height", v.Stop))
 	for _, sig := range s.held {
@@ -320,7 +345,14 @@ func (n *nodeRun) loop() {
 		case sig := <-n.s.Signals.Signals():
 			n.signal(sig)
 		case r := <-n.watch.readings:
+			n.observe(r)
 			n.reading(r)
+		case <-n.watch.unanswered:
+			n.countQueries()
+			n.s.publish()
+		case found := <-n.preflight:
+			n.preflight = nil
+			n.s.preflightDone(n.index+1, found)
 		case silent := <-n.watch.silent:
 			if silent {
 				n.s.Log.Warn("height unknown", slog.Int("version", n.index), slog.Float64("seconds", silence.Seconds()))
@@ -351,6 +383,8 @@ func (n *nodeRun) forward(sig syscall.Signal) {
 		n.s.Log.Debug("signal not delivered", slog.String("signal", signalName(sig)), slog.String("reason", err.Error()))
 		return
 	}
+	n.s.state.Signals = counted(n.s.state.Signals, sig)
+	n.s.publish()
 	n.s.Log.Info("signal forwarded", slog.String("signal", signalName(sig)), slog.Int("version", n.index))
 }
 
@@ -412,6 +446,8 @@ func (n *nodeRun) end(why *Failure) {
 		return
 	}
 	n.doomed = why
+	n.s.failed(why)
+	n.s.publish()
 	n.s.Log.Error("stopping the node", slog.Int("version", n.index), slog.String("reason", why.What))
 	n.forward(syscall.SIGTERM)
 	n.killAfter(grace)
@@ -466,6 +502,8 @@ func (s *sequence) sweep() error {
 			safe("nothing more was started").next("end them, and start again")
 	}
 	if ended > 0 {
+		s.state.Leftovers += uint64(ended)
+		s.publish()
 		s.Log.Warn("leftover processes ended", slog.Int("count", ended))
 	}
 	return nil

@@ -3,6 +3,7 @@ package sequencer
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,6 +34,10 @@ type watch struct {
 	readings chan Reading
 	// silent and heard wake the run loop when the heights cease to come, and when they are back.
 	silent chan bool
+	// unanswered wakes the run loop after a question without a height.
+	unanswered chan struct{}
+	// queries counts the questions, failures those without a height.
+	queries, failures atomic.Uint64
 
 	mu     sync.Mutex
 	recent []Reading // at most rateWindow, oldest first
@@ -40,7 +45,7 @@ type watch struct {
 
 // startWatch begins to read; it ends with ctx.
 func startWatch(ctx context.Context, reader HeightReader, stop uint64) *watch {
-	w := &watch{reader: reader, stop: stop, readings: make(chan Reading, 1), silent: make(chan bool, 1)}
+	w := &watch{reader: reader, stop: stop, readings: make(chan Reading, 1), silent: make(chan bool, 1), unanswered: make(chan struct{}, 1)}
 	go w.loop(ctx)
 	return w
 }
@@ -53,6 +58,7 @@ func (w *watch) loop(ctx context.Context) {
 			return
 		}
 		now := time.Now()
+		w.count(err)
 		switch {
 		case err == nil:
 			heard = now
@@ -70,6 +76,19 @@ func (w *watch) loop(ctx context.Context) {
 			return
 		case <-time.After(w.pause()):
 		}
+	}
+}
+
+// count counts a question, and tells of one in vain; a reading tells of itself.
+func (w *watch) count(err error) {
+	w.queries.Add(1)
+	if err == nil {
+		return
+	}
+	w.failures.Add(1)
+	select {
+	case w.unanswered <- struct{}{}:
+	default:
 	}
 }
 

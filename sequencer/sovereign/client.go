@@ -40,7 +40,7 @@ type Client struct {
 func NewClient(cfg Config) *Client {
 	dialer := &net.Dialer{Timeout: queryTimeout}
 	return &Client{
-		url:  "http://" + cfg.Address() + heightsRoute,
+		url:  "http://" + cfg.Address(),
 		addr: cfg.Address(),
 		http: http.Client{
 			Timeout: queryTimeout,
@@ -64,27 +64,40 @@ func NewClient(cfg Config) *Client {
 // ahead of the durable one. The errors are ErrNoHeight and those of a node that is silent or answers nonsense; none
 // of them says that the node is broken.
 func (c *Client) Height(ctx context.Context) (uint64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
+	status, body, err := c.get(ctx, heightsRoute)
 	if err != nil {
-		return 0, fmt.Errorf("cannot ask %s: %w", c.url, err)
+		return 0, err
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return 0, fmt.Errorf("cannot ask for the height: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("%s answered %s", c.url, resp.Status)
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, answerLimit))
-	if err != nil {
-		return 0, fmt.Errorf("cannot read the answer of %s: %w", c.url, err)
+	if status != http.StatusOK {
+		return 0, fmt.Errorf("%s%s answered %d %s", c.url, heightsRoute, status, http.StatusText(status))
 	}
 	height, err := ParseHeights(body)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", c.url, err)
+		return 0, fmt.Errorf("%s%s: %w", c.url, heightsRoute, err)
 	}
 	return height, nil
+}
+
+// get asks for a route and, where the status is 200, reads the whole answer.
+func (c *Client) get(ctx context.Context, route string) (status int, body []byte, err error) {
+	url := c.url + route
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("cannot ask %s: %w", url, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, nil, fmt.Errorf("cannot ask the node: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return resp.StatusCode, nil, nil // the body of a 101 is a connection without end and without a timeout
+	}
+	body, err = io.ReadAll(io.LimitReader(resp.Body, answerLimit))
+	if err != nil {
+		return 0, nil, fmt.Errorf("cannot read the answer of %s: %w", url, err)
+	}
+	return resp.StatusCode, body, nil
 }
 
 // Answered reports whether somebody listens on the node's port. Asked before the node starts, it finds a stranger

@@ -269,7 +269,7 @@ func TestClientDoesNotBelieveOtherAnswers(t *testing.T) {
 		{"an oversized header", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Padding", strings.Repeat("x", 2*answerLimit))
 			_, _ = io.WriteString(w, good)
-		}, "cannot ask for the height"},
+		}, "cannot ask the node"},
 		{"a body that breaks off", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = io.WriteString(w, good)
@@ -388,7 +388,7 @@ func TestNodeThatIsNotThereIsAnError(t *testing.T) {
 	require.NoError(t, listener.Close())
 	assert.False(t, client.Answered(), "nobody listens any more")
 	_, err = client.Height(t.Context())
-	require.ErrorContains(t, err, "cannot ask for the height: ")
+	require.ErrorContains(t, err, "cannot ask the node: ")
 	require.ErrorContains(t, err, "connection refused")
 }
 
