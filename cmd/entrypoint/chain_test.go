@@ -233,7 +233,8 @@ func (c *chain) environment() []string {
 			env = append(env, pair)
 		}
 	}
-	env = append(env, chainVariable+"="+c.dir, "NO_COLOR=1", "GORACE=atexit_sleep_ms=0")
+	// Many chains run side by side: whoever looks at the status gives an address of its own.
+	env = append(env, chainVariable+"="+c.dir, "NO_COLOR=1", "GORACE=atexit_sleep_ms=0", "ENTRYPOINT_LISTEN=")
 	return append(env, c.env...)
 }
 

@@ -180,6 +180,9 @@ func FuzzRunCommandLine(f *testing.F) {
 		{"-c\nm.json\n-f\nc.json\n--stop-timeout\n-1s\n--when-finished\nsleep", "ENTRYPOINT_HEIGHT_SLACK=-1"},
 		{"--confg\nm.json", "ENTRYPOINT_CONFG=m.json\nentrypoint_config=m.json\nENTRYPOINT_PORT=tcp://10.0.0.1:80"},
 		{"-h", ""},
+		{"-c\nm.json\n-f\nc.json\n--stall-timeout=5m\n--preflight-before\n-1h", "ENTRYPOINT_LISTEN=0.0.0.0:9848"},
+		{"-c\nm.json\n-f\nc.json\n--listen\n", "ENTRYPOINT_LISTEN=x"},
+		{"-c\nm.json\n-f\nc.json\n--listen\n[::1]:80\n--stall-timeout\n5m", "ENTRYPOINT_PREFLIGHT_BEFORE=10m"},
 		{"-c", "ENTRYPOINT_STOPTIMEOUT=5s"},
 		{"-c\nm.json\n-f\nc.json\n--when-finished=wait\n-\n--=\n---", "ENTRYPOINT_WHEN_FINISHED=exit"},
 	} {
@@ -224,11 +227,14 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 		}
 		return otherwise
 	}
-	var errs [3]error
+	var errs [5]error
 	f.config, f.checkpoint, f.whenFinished = value("config", ""), value("checkpoint-file", ""), value("when-finished", "exit")
 	f.noCheckpoint, errs[0] = strconv.ParseBool(value("no-checkpoint-file", "false"))
 	f.slack, errs[1] = strconv.ParseUint(value("height-slack", "0"), 0, 64)
 	f.stopTimeout, errs[2] = time.ParseDuration(value("stop-timeout", "0s"))
+	f.stallTimeout, errs[3] = time.ParseDuration(value("stall-timeout", "0s"))
+	f.preflightBefore, errs[4] = time.ParseDuration(value("preflight-before", "1h"))
+	f.listen = value("listen", "127.0.0.1:9848")
 	// Of two that exclude each other the flag wins over the variable.
 	if f.noCheckpoint && f.checkpoint != "" {
 		_, fileAsFlag := line.given["checkpoint-file"]
@@ -247,10 +253,27 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 			err = e
 		}
 	}
-	if f.config == "" || (f.checkpoint == "") != f.noCheckpoint || f.whenFinished != "exit" && f.whenFinished != "wait" || f.stopTimeout < 0 {
+	if f.config == "" || (f.checkpoint == "") != f.noCheckpoint || f.whenFinished != "exit" && f.whenFinished != "wait" || min(f.stopTimeout, f.stallTimeout, f.preflightBefore) < 0 || !listenable(f.listen) {
 		err = fmt.Errorf("%+v cannot be run", f)
 	}
 	return f, err
+}
+
+// listenable reports whether an address is none, or has a port behind its last colon and no other colon outside brackets.
+func listenable(address string) bool {
+	if address == "" {
+		return true
+	}
+	at := strings.LastIndexByte(address, ':')
+	if at < 0 || at == len(address)-1 {
+		return false
+	}
+	host, port := address[:at], address[at+1:]
+	if inner, bracketed := strings.CutPrefix(host, "["); bracketed {
+		inner, closed := strings.CutSuffix(inner, "]")
+		return closed && !strings.ContainsAny(inner+port, "[]")
+	}
+	return !strings.ContainsAny(host+port, "[]:")
 }
 
 // checkStray wants that no variable which is nearly a setting stays untold, and that none which is one is told.

@@ -4,6 +4,8 @@
 //
 //	entrypoint [run] -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS] [-- NODE ARGUMENTS]
 //	entrypoint exec [FLAGS] -- COMMAND [ARGUMENTS]
+//	entrypoint status [--json] [--watch] [--listen ADDRESS]
+//	entrypoint healthcheck [--ready] [--listen ADDRESS]
 //	entrypoint checkpoint show|set -f CHECKPOINT [FLAGS]
 //	entrypoint version
 //
@@ -48,6 +50,8 @@ func commands() []command {
 	return []command{
 		{"run", "run the rollup through its versions (the default)", true, runCommand},
 		{"exec", "run any command under an init, as tini and dumb-init do", true, execCommand},
+		{"status", "show what a running entrypoint does", false, statusCommand},
+		{"healthcheck", "exit 0 if a running entrypoint is alive, or its node ready, else 1", false, healthcheckCommand},
 		{"checkpoint", "show or set where the sequence is", false, checkpointCommand},
 		{"version", "print the version of this program", false, versionCommand},
 	}

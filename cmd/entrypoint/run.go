@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -14,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rollup-entrypoint/internal/logwriter"
+	"rollup-entrypoint/internal/status"
 	"rollup-entrypoint/reaper"
 	"rollup-entrypoint/sequencer"
 	"rollup-entrypoint/sequencer/sovereign"
@@ -28,6 +31,9 @@ type runFlags struct {
 	slack              uint64
 	stopTimeout        time.Duration
 	whenFinished       string
+	listen             string
+	stallTimeout       time.Duration
+	preflightBefore    time.Duration
 }
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
@@ -37,6 +43,9 @@ func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.Uint64Var(&f.slack, "height-slack", 0, "count exit 0 up to `BLOCKS` below the stop height as complete, unproven, as sov-rollup-manager does; off unless given")
 	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "after a stop signal was passed on, kill the process after `DURATION` (0: never)")
 	flags.StringVar(&f.whenFinished, "when-finished", "exit", "what to do after the last version's stop height: `exit|wait`")
+	flags.StringVar(&f.listen, "listen", defaultListen, "serve status, probes and metrics on `ADDRESS`; empty: off")
+	flags.DurationVar(&f.stallTimeout, "stall-timeout", 0, "not alive (/healthz) after `DURATION` without a new height (0: never)")
+	flags.DurationVar(&f.preflightBefore, "preflight-before", time.Hour, "look at the next version again `DURATION` before its upgrade (0: only at the start)")
 }
 
 // check finds all that is wrong with the flags.
@@ -61,8 +70,18 @@ func (f *runFlags) check(flags *flagSet) error {
 	if f.whenFinished != "exit" && f.whenFinished != "wait" {
 		problems = append(problems, fmt.Errorf("--when-finished is %q, want exit or wait", f.whenFinished))
 	}
-	if f.stopTimeout < 0 {
-		problems = append(problems, fmt.Errorf("--stop-timeout is %s, want 0 or more", f.stopTimeout))
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+	}{{"stop-timeout", f.stopTimeout}, {"stall-timeout", f.stallTimeout}, {"preflight-before", f.preflightBefore}} {
+		if d.value < 0 {
+			problems = append(problems, fmt.Errorf("--%s is %s, want 0 or more", d.flag, d.value))
+		}
+	}
+	if f.listen != "" {
+		if _, port, err := net.SplitHostPort(f.listen); err != nil || port == "" {
+			problems = append(problems, fmt.Errorf("--listen is %q, want HOST:PORT, as %s, or nothing", f.listen, defaultListen))
+		}
 	}
 	before := flags.Args()
 	if dash := flags.ArgsLenAtDash(); dash >= 0 {
@@ -112,9 +131,17 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 	if err != nil {
 		return &sequencer.Failure{Code: sequencer.CodeMismatch, What: "this process cannot become an init", Err: err, Safe: "nothing was started"}
 	}
+	watcher := status.New(status.Options{
+		Plan: plan, Version: version, Checkpoint: f.checkpoint, StallTimeout: f.stallTimeout,
+		Readiness: nodeReadiness, Orphans: func() uint64 { return init.Stats().OrphansReaped },
+	})
+	if err := f.serve(watcher, flags.given("listen"), log); err != nil {
+		return err
+	}
 	options := sequencer.Options{
 		Plan: plan, Files: &sequencer.Disk{Checkpoint: f.checkpoint}, Signals: p.inbox, Log: log, Stderr: out, NodeArgs: flags.Args(),
 		StopTimeout: f.stopTimeout, WaitWhenFinished: f.whenFinished == "wait", Heights: nodeHeights,
+		Observe: watcher.Observe, PreflightBefore: f.preflightBefore,
 	}
 	if flags.given("height-slack") {
 		options.Slack = &f.slack
@@ -143,6 +170,36 @@ func nodeHeights(v sequencer.Version) (sequencer.HeightReader, error) {
 		return nil, err //nolint:wrapcheck // it names the file
 	}
 	return sovereign.NewClient(cfg), nil
+}
+
+// nodeReadiness asks the node of a version whether it is ready.
+func nodeReadiness(ctx context.Context, v sequencer.Version) sovereign.Readiness {
+	cfg, err := sovereign.ReadConfig(v.Config)
+	if err != nil {
+		return sovereign.Readiness{Why: "the config of the node cannot be read"}
+	}
+	return sovereign.NewClient(cfg).Readiness(ctx)
+}
+
+// serve has the status answered. A default address that is taken is no reason to stop a chain, one that was asked for is.
+func (f *runFlags) serve(s *status.Status, asked bool, log *slog.Logger) error {
+	if f.listen == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", f.listen)
+	switch {
+	case err == nil:
+		s.Serve(listener)
+		log.Info("status served", slog.String("address", listener.Addr().String()))
+		return nil
+	case asked:
+		return &sequencer.Failure{
+			Code: sequencer.CodeMismatch, What: "the status cannot be served", Err: err,
+			Safe: "nothing was started", Next: "name a free address with --listen, or an empty one for none",
+		}
+	}
+	log.Warn("status not served", slog.String("error", err.Error()))
+	return nil
 }
 
 // report logs why a run failed, as its last line, and gives the exit code.

@@ -20,6 +20,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", programs.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ENTRYPOINT", programs.entrypoint)
+			env.Setenv("ENTRYPOINT_LISTEN", "")
 			return nil
 		},
 	})

@@ -1,0 +1,245 @@
+package status
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"rollup-entrypoint/sequencer"
+)
+
+// Report is the answer of /status. Its keys are stable: new ones may come, none goes. What is not known is null. Heights
+// are in blocks, durations in seconds.
+type Report struct {
+	Entrypoint        Program          `json:"entrypoint"`
+	Phase             sequencer.Phase  `json:"phase"`
+	PhaseSince        time.Time        `json:"phase_since"`
+	Stopping          bool             `json:"stopping"`
+	Alive             bool             `json:"alive"`
+	NotAliveBecause   string           `json:"not_alive_because"`
+	Ready             bool             `json:"ready"`
+	NotReadyBecause   string           `json:"not_ready_because"`
+	VersionIndex      int              `json:"version_index"`
+	Version           string           `json:"version"`
+	Height            *Height          `json:"height"`
+	BlocksPerSecond   *float64         `json:"blocks_per_second"`
+	NextUpgrade       *Upgrade         `json:"next_upgrade"`
+	Versions          []Version        `json:"versions"`
+	Node              *Node            `json:"node"`
+	Restarts          uint64           `json:"restarts"`
+	Migrations        []Migration      `json:"migrations"`
+	LastFailure       *Problem         `json:"last_failure"`
+	Checkpoint        *CheckpointState `json:"checkpoint"`
+}
+
+// Program is this program.
+type Program struct {
+	Version   string    `json:"version"`
+	Pid       int       `json:"pid"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// Height is the newest soft-confirmed height of the node that runs.
+type Height struct {
+	Blocks     uint64    `json:"blocks"`
+	ReadAt     time.Time `json:"read_at"`
+	AgeSeconds float64   `json:"age_seconds"`
+	RoseAt     time.Time `json:"rose_at"`
+}
+
+// Upgrade is what comes at the stop height of the version that runs. VersionIndex is null at the last version, which ends
+// there.
+type Upgrade struct {
+	VersionIndex    *int       `json:"version_index"`
+	Version         string     `json:"version"`
+	StopHeight      uint64     `json:"stop_height"`
+	RemainingBlocks *uint64    `json:"remaining_blocks"`
+	ETASeconds      *float64   `json:"eta_seconds"`
+	ETAAt           *time.Time `json:"eta_at"`
+	Migration       bool       `json:"migration"`
+	Preflight       *Preflight `json:"preflight"`
+}
+
+// Preflight is what the last preflight of a version found; no problems are an empty list.
+type Preflight struct {
+	CheckedAt time.Time `json:"checked_at"`
+	Problems  []string  `json:"problems"`
+}
+
+// Version is one version of the plan. State is "completed", "current" or "upcoming"; Migration is "none", "due", "running"
+// or "completed".
+type Version struct {
+	VersionIndex int             `json:"version_index"`
+	Version      string          `json:"version"`
+	State        string          `json:"state"`
+	StartHeight  uint64          `json:"start_height"`
+	StopHeight   *uint64         `json:"stop_height"`
+	Binary       string          `json:"binary"`
+	Migration    string          `json:"migration"`
+	CompletedAt  *time.Time      `json:"completed_at"`
+	Proof        sequencer.Proof `json:"proof"`
+}
+
+// Node is the node process that runs. VersionIndex is below that of the report while the version before runs on.
+type Node struct {
+	VersionIndex int       `json:"version_index"`
+	Pid          int       `json:"pid"`
+	StartedAt    time.Time `json:"started_at"`
+	Starts       uint64    `json:"starts"`
+}
+
+// Migration is one run of a migration. Exit is empty while it runs.
+type Migration struct {
+	VersionIndex int       `json:"version_index"`
+	StartedAt    time.Time `json:"started_at"`
+	Seconds      float64   `json:"seconds"`
+	Exit         string    `json:"exit"`
+}
+
+// Problem is something that went wrong.
+type Problem struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// CheckpointState is where the record is kept.
+type CheckpointState struct {
+	File      string     `json:"file"`
+	UpdatedAt *time.Time `json:"updated_at"`
+}
+
+// Report makes the report of this moment. It asks the node whether it is ready.
+func (s *Status) Report(ctx context.Context) Report {
+	state, now := s.state.Load(), time.Now()
+	i := state.Record.VersionIndex
+	r := Report{
+		Entrypoint: Program{s.Version, os.Getpid(), s.started.UTC()},
+		Phase:      state.Phase, PhaseSince: state.Since.UTC(), Stopping: state.Stopping,
+		VersionIndex: i, Version: s.Plan.Versions[i].Name,
+		NextUpgrade: s.upgrade(state, now), Node: node(state), Restarts: restarts(state), Migrations: migrations(state, now),
+		Checkpoint: s.checkpoint(state),
+	}
+	r.Alive, r.NotAliveBecause = s.alive(state, now)
+	r.Ready, r.NotReadyBecause = s.ready(ctx, state, roleAny)
+	if h := state.Height; h != nil {
+		r.Height = &Height{h.Height, h.At.UTC(), now.Sub(h.At).Seconds(), state.RoseAt.UTC()}
+	}
+	if state.Rate > 0 {
+		r.BlocksPerSecond = &state.Rate
+	}
+	if f := state.Failure; f != nil {
+		r.LastFailure = &Problem{state.FailedAt.UTC(), f.Error()}
+	}
+	for j := range s.Plan.Versions {
+		r.Versions = append(r.Versions, s.version(state, j))
+	}
+	return r
+}
+
+func (s *Status) upgrade(state *sequencer.State, now time.Time) *Upgrade {
+	i := state.Record.VersionIndex
+	stop := s.Plan.Versions[i].Stop
+	if stop == 0 || state.Record.Phase == sequencer.PhaseFinished {
+		return nil
+	}
+	u := &Upgrade{StopHeight: stop}
+	if blocks, eta, known := state.UntilUpgrade(s.Plan); known {
+		u.RemainingBlocks = &blocks
+		if eta >= 0 {
+			seconds, at := eta.Seconds(), now.Add(eta).UTC()
+			u.ETASeconds, u.ETAAt = &seconds, &at
+		}
+	}
+	if i == s.Plan.Last() {
+		return u
+	}
+	next := i + 1
+	u.VersionIndex, u.Version, u.Migration = &next, s.Plan.Versions[next].Name, s.Plan.Versions[next].Migration != ""
+	if p, done := state.Preflight[next]; done {
+		u.Preflight = &Preflight{CheckedAt: p.At.UTC(), Problems: []string{}}
+		for _, f := range p.Findings {
+			u.Preflight.Problems = append(u.Preflight.Problems, f.What+"; "+f.Next)
+		}
+	}
+	return u
+}
+
+func (s *Status) version(state *sequencer.State, j int) Version {
+	v, record := s.Plan.Versions[j], &state.Record
+	out := Version{VersionIndex: j, Version: v.Name, StartHeight: v.Start, Binary: v.Binary, State: "upcoming", Migration: "none"}
+	if v.Stop > 0 {
+		out.StopHeight = &v.Stop
+	}
+	finished := record.Phase == sequencer.PhaseFinished
+	if j < record.VersionIndex || j == record.VersionIndex && finished {
+		out.State = "completed"
+	} else if j == record.VersionIndex {
+		out.State = "current"
+	}
+	if v.Migration != "" {
+		out.Migration = migrationOf(state, j)
+	}
+	if out.State != "completed" {
+		return out
+	}
+	for _, done := range record.History { // the newest entry of several counts
+		if done.VersionIndex == j {
+			at := done.CompletedAt.UTC()
+			out.CompletedAt, out.Proof = &at, done.Proof
+		}
+	}
+	return out
+}
+
+// migrationOf says where the migration of version j is, which has one.
+func migrationOf(state *sequencer.State, j int) string {
+	record := &state.Record
+	switch {
+	case state.Process.Migration && state.Process.Version == j:
+		return "running"
+	case j < record.VersionIndex, j == record.VersionIndex && record.MigrationCompleted:
+		return "completed"
+	}
+	return "due"
+}
+
+func node(state *sequencer.State) *Node {
+	p := state.Process
+	if p.Pid == 0 || p.Migration {
+		return nil
+	}
+	return &Node{p.Version, p.Pid, p.StartedAt.UTC(), state.Starts[p.Version]}
+}
+
+// restarts is how often a node was started again in this run, whatever for.
+func restarts(state *sequencer.State) uint64 {
+	var again uint64
+	for _, starts := range state.Starts {
+		again += starts - 1
+	}
+	return again
+}
+
+func migrations(state *sequencer.State, now time.Time) []Migration {
+	all := []Migration{}
+	for i, run := range state.Migrations {
+		m := Migration{run.Version, run.StartedAt.UTC(), run.Took.Seconds(), run.Exit.String()}
+		if state.Process.Migration && i == len(state.Migrations)-1 {
+			m.Seconds, m.Exit = now.Sub(run.StartedAt).Seconds(), ""
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+func (s *Status) checkpoint(state *sequencer.State) *CheckpointState {
+	if s.Checkpoint == "" {
+		return nil
+	}
+	c := &CheckpointState{File: s.Checkpoint}
+	if at := state.Record.UpdatedAt; !at.IsZero() {
+		utc := at.UTC()
+		c.UpdatedAt = &utc
+	}
+	return c
+}
