@@ -46,18 +46,13 @@ func (n *nodeRun) preflightWhenNear(now time.Time) {
 	go func() { done <- s.Preflight(n.index + 1) }()
 }
 
-// preflightDone makes what a preflight of version i has found part of the state, and logs what is new. It gives the
-// errors.
-func (s *sequence) preflightDone(i int, found []Finding) Problems {
+// preflightDone makes what a preflight of version i has found part of the state, and logs what is new.
+func (s *sequence) preflightDone(i int, found []Finding) {
 	before := map[Finding]bool{}
 	for _, known := range s.state.Preflight[i].Findings {
 		before[known] = true
 	}
-	var serious Problems
 	for _, f := range found {
-		if f.Severity == SeverityError {
-			serious = append(serious, f.What+"; "+f.Next)
-		}
 		if !before[f] {
 			s.Log.Warn("preflight problem", slog.Int("version", i), slog.String("severity", string(f.Severity)),
 				slog.String("problem", f.What), slog.String("next", f.Next))
@@ -70,14 +65,19 @@ func (s *sequence) preflightDone(i int, found []Finding) Problems {
 	after[i] = Preflight{At: time.Now(), Findings: found}
 	s.state.Preflight = after
 	s.publish()
-	return serious
 }
 
 // preflightAll looks at version now and all later ones, and gives the errors.
 func (s *sequence) preflightAll(now int) Problems {
 	var serious Problems
 	for i := now; i <= s.Plan.Last(); i++ {
-		serious = append(serious, s.preflightDone(i, s.Preflight(i))...)
+		found := s.Preflight(i)
+		s.preflightDone(i, found)
+		for _, f := range found {
+			if f.Severity == SeverityError {
+				serious = append(serious, f.What+"; "+f.Next)
+			}
+		}
 	}
 	return serious
 }

@@ -72,7 +72,10 @@ func statusText(client status.Client, asJSON bool) (string, error) {
 		return r.View(), nil
 	}
 	text, err := json.MarshalIndent(r, "", "  ")
-	return string(text) + "\n", err
+	if err != nil {
+		return "", fmt.Errorf("cannot print the status as JSON: %w", err)
+	}
+	return string(text) + "\n", nil
 }
 
 // watchStatus shows the status again and again: on a terminal in place, elsewhere one below the other.

@@ -11,25 +11,25 @@ import (
 // Report is the answer of /status. Its keys are stable: new ones may come, none goes. What is not known is null. Heights
 // are in blocks, durations in seconds.
 type Report struct {
-	Entrypoint        Program          `json:"entrypoint"`
-	Phase             sequencer.Phase  `json:"phase"`
-	PhaseSince        time.Time        `json:"phase_since"`
-	Stopping          bool             `json:"stopping"`
-	Alive             bool             `json:"alive"`
-	NotAliveBecause   string           `json:"not_alive_because"`
-	Ready             bool             `json:"ready"`
-	NotReadyBecause   string           `json:"not_ready_because"`
-	VersionIndex      int              `json:"version_index"`
-	Version           string           `json:"version"`
-	Height            *Height          `json:"height"`
-	BlocksPerSecond   *float64         `json:"blocks_per_second"`
-	NextUpgrade       *Upgrade         `json:"next_upgrade"`
-	Versions          []Version        `json:"versions"`
-	Node              *Node            `json:"node"`
-	Restarts          uint64           `json:"restarts"`
-	Migrations        []Migration      `json:"migrations"`
-	LastFailure       *Problem         `json:"last_failure"`
-	Checkpoint        *CheckpointState `json:"checkpoint"`
+	Entrypoint      Program          `json:"entrypoint"`
+	Phase           sequencer.Phase  `json:"phase"`
+	PhaseSince      time.Time        `json:"phase_since"`
+	Stopping        bool             `json:"stopping"`
+	Alive           bool             `json:"alive"`
+	NotAliveBecause string           `json:"not_alive_because"`
+	Ready           bool             `json:"ready"`
+	NotReadyBecause string           `json:"not_ready_because"`
+	VersionIndex    int              `json:"version_index"`
+	Version         string           `json:"version"`
+	Height          *Height          `json:"height"`
+	BlocksPerSecond *float64         `json:"blocks_per_second"`
+	NextUpgrade     *Upgrade         `json:"next_upgrade"`
+	Versions        []Version        `json:"versions"`
+	Node            *Node            `json:"node"`
+	Restarts        uint64           `json:"restarts"`
+	Migrations      []Migration      `json:"migrations"`
+	LastFailure     *Problem         `json:"last_failure"`
+	Checkpoint      *CheckpointState `json:"checkpoint"`
 }
 
 // Program is this program.

@@ -48,7 +48,7 @@ func (l *limited) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		<-l.open
-		return nil, err //nolint:wrapcheck // net/http looks at it
+		return nil, err
 	}
 	return &counted{Conn: conn, done: sync.OnceFunc(func() { <-l.open })}, nil
 }
@@ -62,7 +62,7 @@ type counted struct {
 // Close closes the connection. net/http may call it more than once.
 func (c *counted) Close() error {
 	c.done()
-	return c.Conn.Close() //nolint:wrapcheck // net/http looks at it
+	return c.Conn.Close()
 }
 
 // Handler answers the routes.

@@ -17,7 +17,9 @@ func (r Report) View() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (version %d): %s for %s%s\n", printable(r.Version), r.VersionIndex, phaseWords(r), since(r.PhaseSince),
 		map[bool]string{true: ", a stop was requested"}[r.Stopping])
-	line := func(label, format string, args ...any) { fmt.Fprintf(&b, "%-10s%s\n", label, fmt.Sprintf(format, args...)) }
+	line := func(label, format string, args ...any) {
+		fmt.Fprintf(&b, "%-10s%s\n", label, fmt.Sprintf(format, args...))
+	}
 	line("alive", "%s", verdictWords(r.Alive, r.NotAliveBecause))
 	line("ready", "%s", verdictWords(r.Ready, r.NotReadyBecause))
 	if h := r.Height; h != nil {
@@ -56,7 +58,11 @@ func (r Report) viewUpgrade(b *strings.Builder, line func(label, format string, 
 	if u.Preflight == nil {
 		return
 	}
-	line("preflight", "%s", map[bool]string{true: "clean", false: strconv.Itoa(len(u.Preflight.Problems)) + " problems"}[len(u.Preflight.Problems) == 0])
+	if len(u.Preflight.Problems) == 0 {
+		line("preflight", "clean")
+	} else {
+		line("preflight", "problems: %d", len(u.Preflight.Problems))
+	}
 	for _, problem := range u.Preflight.Problems {
 		line("", "%s", printable(problem))
 	}
@@ -82,7 +88,7 @@ func rateWords(rate *float64) string {
 // phaseWords gives the phase for a person.
 func phaseWords(r Report) string {
 	if r.Node != nil && r.Node.VersionIndex != r.VersionIndex && r.Node.VersionIndex < len(r.Versions) && r.Node.VersionIndex >= 0 {
-		return fmt.Sprintf("%s runs %s", strings.ReplaceAll(string(r.Phase), "_", " "), printable(r.Versions[r.Node.VersionIndex].Version))
+		return fmt.Sprintf("%s, with the node of %s", strings.ReplaceAll(string(r.Phase), "_", " "), printable(r.Versions[r.Node.VersionIndex].Version))
 	}
 	return strings.ReplaceAll(string(r.Phase), "_", " ")
 }

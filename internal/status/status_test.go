@@ -1,0 +1,198 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/sovereign"
+)
+
+var update = flag.Bool("update", false, "write golden files and generated documentation anew")
+
+// golden compares text with a committed file.
+func golden(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), text, "go test ./internal/status -update writes it anew")
+}
+
+// threeVersions is v0 to 100, a migration, v1 to 220, v2 without end.
+func threeVersions() *sequencer.Plan {
+	return &sequencer.Plan{File: "manager.json", Versions: []sequencer.Version{
+		{Name: "v0", Binary: "/opt/v0/rollup", Config: "/opt/v0/config.toml", Stop: 100},
+		{Name: "v1", Binary: "/opt/v1/rollup", Config: "/opt/v1/config.toml", Migration: "/opt/v1/migrate", Start: 101, Stop: 220, Args: []string{"--secret-argument"}, Env: []string{"TOKEN=secret-value"}},
+		{Name: "v2", Binary: "/opt/v2/rollup", Config: "/opt/v2/config.toml", Start: 221},
+	}}
+}
+
+// running is a state in the middle of v1, of this moment.
+func running() sequencer.State {
+	now := time.Now()
+	return sequencer.State{
+		Phase: sequencer.PhaseRunning, Since: now.Add(-time.Hour),
+		Record: sequencer.Checkpoint{
+			VersionIndex: 1, BinaryPath: "/opt/v1/rollup", MigrationCompleted: true, Phase: sequencer.PhaseRunning, Started: true,
+			History:   []sequencer.Completed{{VersionIndex: 0, Name: "v0", StopHeight: 100, Proof: sequencer.ProofDurable, CompletedAt: now.Add(-2 * time.Hour)}},
+			UpdatedAt: now.Add(-time.Hour),
+		},
+		Process: sequencer.ProcessState{Pid: 17, Version: 1, StartedAt: now.Add(-90 * time.Minute)},
+		Height:  &sequencer.Reading{Height: 180, At: now.Add(-time.Second)}, RoseAt: now.Add(-2 * time.Second), Rate: 0.5,
+		Starts:  map[int]uint64{0: 2, 1: 1},
+		Exits:   map[sequencer.ExitCount]uint64{{Code: 0}: 1, {Code: 101}: 1, {Migration: true}: 1},
+		Signals: map[syscall.Signal]uint64{syscall.SIGHUP: 2, syscall.Signal(40): 1}, Leftovers: 3,
+		Migrations: []sequencer.MigrationRun{{Version: 1, StartedAt: now.Add(-95 * time.Minute), Took: 4 * time.Minute}},
+		HandOvers:  []sequencer.HandOver{{Version: 1, Took: 3 * time.Millisecond}},
+		Writes:     sequencer.WriteCount{Done: 7, Took: 14 * time.Millisecond, Failed: 1}, Queries: 100, QueryFailures: 4,
+		Preflight: map[int]sequencer.Preflight{
+			1: {At: now.Add(-2 * time.Hour)},
+			2: {At: now.Add(-time.Minute), Findings: []sequencer.Finding{{Version: 2, Severity: sequencer.SeverityError, What: "/opt/v2/rollup is not there", Next: "put it into the image"}}},
+		},
+		Failure:  &sequencer.Failure{Code: 74, What: "the checkpoint cannot be written", Err: errors.New("no space left on device"), Safe: "the node runs on", Next: "make room", Stderr: "secret of the node"},
+		FailedAt: now.Add(-30 * time.Minute),
+	}
+}
+
+// nodeSays answers for the node.
+func nodeSays(r sovereign.Readiness) func(context.Context, sequencer.Version) sovereign.Readiness {
+	return func(context.Context, sequencer.Version) sovereign.Readiness { return r }
+}
+
+// in runs a test in a bubble, in which it is midnight on 2000-01-01.
+func in(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+func newStatus(state sequencer.State, readiness sovereign.Readiness) *Status {
+	s := New(Options{Plan: threeVersions(), Version: "v9.8.7", Checkpoint: "/data/checkpoint.json", Readiness: nodeSays(readiness), Orphans: func() uint64 { return 12 }})
+	s.Observe(state)
+	return s
+}
+
+func TestAliveAsLongAsTheSequenceGoesOn(t *testing.T) {
+	in(t, func(t *testing.T) {
+		for _, test := range []struct {
+			name  string
+			state func(s *sequencer.State)
+			stall time.Duration
+			why   string
+		}{
+			{"running", func(*sequencer.State) {}, 0, ""},
+			{"no new height for a day, without a limit", func(s *sequencer.State) { s.RoseAt = time.Now().Add(-24 * time.Hour) }, 0, ""},
+			{"rising within the limit", func(*sequencer.State) {}, time.Minute, ""},
+			{"no new height for longer than the limit", func(s *sequencer.State) { s.RoseAt = time.Now().Add(-90 * time.Second) }, time.Minute, "no new height for 1m30s, since height 180"},
+			{"a node that no longer answers", func(s *sequencer.State) {
+				s.RoseAt = time.Now().Add(-time.Hour)
+				s.Height.At = s.RoseAt
+			}, time.Minute, "no new height for 1h0m0s, since height 180"},
+			{"a start-up of hours", func(s *sequencer.State) {
+				s.Phase, s.Height, s.Since = sequencer.PhaseStarting, nil, time.Now().Add(-5*time.Hour)
+			}, time.Minute, ""},
+			{"a migration of hours", func(s *sequencer.State) {
+				s.Phase, s.Height, s.Process.Migration = sequencer.PhaseMigrating, nil, true
+			}, time.Minute, ""},
+			{"between two versions", func(s *sequencer.State) {
+				s.Phase, s.Process, s.RoseAt = sequencer.PhaseHandingOver, sequencer.ProcessState{}, time.Now().Add(-time.Hour)
+			}, time.Minute, ""},
+			{"finished", func(s *sequencer.State) { s.Phase, s.Process = sequencer.PhaseFinished, sequencer.ProcessState{} }, time.Minute, ""},
+			{"failed", func(s *sequencer.State) { s.Phase, s.Process = sequencer.PhaseFailed, sequencer.ProcessState{} }, 0, "the run has failed"},
+		} {
+			state := running()
+			test.state(&state)
+			s := newStatus(state, sovereign.Readiness{})
+			s.StallTimeout = test.stall
+			ok, why := s.alive(&state, time.Now())
+			assert.Equal(t, test.why == "", ok, test.name)
+			assert.Equal(t, test.why, why, test.name)
+		}
+	})
+}
+
+func TestReadyIsWhatTheNodeSays(t *testing.T) {
+	leads, synced := sovereign.Readiness{Leads: true}, sovereign.Readiness{Synced: true}
+	in(t, func(t *testing.T) {
+		for _, test := range []struct {
+			name  string
+			node  sovereign.Readiness
+			role  string
+			state func(s *sequencer.State)
+			why   string
+		}{
+			{"a leader", leads, roleAny, nil, ""},
+			{"a leader, asked for", leads, roleLeader, nil, ""},
+			{"a replica", synced, roleAny, nil, ""},
+			{"a replica, where a leader is asked for", synced, roleLeader, nil, "the node is a replica"},
+			{"syncing", sovereign.Readiness{Why: "the node is syncing: DA height 5 of 9"}, roleAny, nil, "the node is syncing: DA height 5 of 9"},
+			{"a leader at its stop height", synced, roleAny, func(s *sequencer.State) { s.Height.Height = 220 }, "the node has reached its stop height"},
+			{"without a height yet", leads, roleAny, func(s *sequencer.State) { s.Phase, s.Height = sequencer.PhaseStarting, nil }, ""},
+			{"asked to stop", leads, roleAny, func(s *sequencer.State) { s.Stopping = true }, "a stop was requested"},
+			{"migrating", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseMigrating }, "a migration runs"},
+			{"preparing", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhasePreparing }, "nothing was started yet"},
+			{"handing over", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseHandingOver }, "one process has ended and the next was not started yet"},
+			{"finished", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseFinished }, "the last version has reached its stop height"},
+			{"failed", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseFailed }, "the run has failed"},
+			{"a stranger on the port", leads, roleAny, func(s *sequencer.State) { s.Process.Stranger = true }, "another process answers on the node's port"},
+		} {
+			state := running()
+			if test.state != nil {
+				test.state(&state)
+			}
+			ok, why := newStatus(state, test.node).ready(t.Context(), &state, test.role)
+			assert.Equal(t, test.why == "", ok, test.name)
+			assert.Equal(t, test.why, why, test.name)
+		}
+	})
+}
+
+func TestNodeIsAskedOnceASecond(t *testing.T) {
+	in(t, func(t *testing.T) {
+		asked := 0
+		state := running()
+		s := newStatus(state, sovereign.Readiness{})
+		s.Readiness = func(context.Context, sequencer.Version) sovereign.Readiness {
+			asked++
+			return sovereign.Readiness{Leads: true}
+		}
+		for range 10 {
+			s.ready(t.Context(), &state, roleAny)
+		}
+		assert.Equal(t, 1, asked)
+		time.Sleep(freshFor + time.Millisecond)
+		s.ready(t.Context(), &state, roleAny)
+		assert.Equal(t, 2, asked)
+		state.Process.Pid++ // another node: the answer of the last one does not count
+		s.ready(t.Context(), &state, roleAny)
+		assert.Equal(t, 3, asked)
+	})
+}
+
+func TestNodeOfTheVersionThatRunsIsAsked(t *testing.T) {
+	in(t, func(t *testing.T) {
+		state := running()
+		state.Phase, state.Process.Version = sequencer.PhaseFinishingPrevious, 0
+		s := newStatus(state, sovereign.Readiness{})
+		s.Readiness = func(_ context.Context, v sequencer.Version) sovereign.Readiness {
+			assert.Equal(t, "v0", v.Name)
+			return sovereign.Readiness{Leads: true}
+		}
+		ok, _ := s.ready(t.Context(), &state, roleAny)
+		assert.True(t, ok)
+	})
+}
