@@ -55,6 +55,9 @@ type chain struct {
 	asFirst bool
 	// env is added to the program's environment.
 	env []string
+	// statusAddress is where it serves its status, empty for nowhere; defaultListen leaves that to the program.
+	statusAddress string
+	defaultListen bool
 	// deaf, where set, has nobody read the program's log until it is closed.
 	deaf chan struct{}
 	// listen, where set, reads the program's stderr in place of the log book, to its end.
@@ -233,8 +236,11 @@ func (c *chain) environment() []string {
 			env = append(env, pair)
 		}
 	}
-	// Many chains run side by side: whoever looks at the status gives an address of its own.
-	env = append(env, chainVariable+"="+c.dir, "NO_COLOR=1", "GORACE=atexit_sleep_ms=0", "ENTRYPOINT_LISTEN=")
+	env = append(env, chainVariable+"="+c.dir, "NO_COLOR=1", "GORACE=atexit_sleep_ms=0")
+	if !c.defaultListen {
+		// Many chains run side by side: each has an address of its own, or none.
+		env = append(env, "ENTRYPOINT_LISTEN="+c.statusAddress)
+	}
 	return append(env, c.env...)
 }
 
