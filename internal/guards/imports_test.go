@@ -23,7 +23,9 @@ type rule struct {
 // rules has a row for each package, also for some that are still to come. Imports point one way:
 // cmd/entrypoint → internal/status → sequencer → sequencer/sovereign, and cmd/entrypoint → reaper and images.
 var rules = map[string]rule{
-	"cmd/entrypoint":      {may: []string{"images", "internal/logwriter", "internal/lookpath", "internal/status", "reaper", "sequencer", "sequencer/sovereign"}},
+	"cmd/entrypoint": {may: []string{"images", "internal/logwriter", "internal/lookpath", "internal/status", "reaper", "sequencer", "sequencer/sovereign"}},
+	// It has tests alone.
+	"compose":             {},
 	"cmd/mock-rollup":     {may: []string{"internal/mockrollup"}},
 	"images":              {may: []string{"internal/lookpath"}},
 	"internal/guards":     {},

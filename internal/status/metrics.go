@@ -92,6 +92,10 @@ func metricTable() []metric {
 		}},
 		{"entrypoint_checkpoint_write_failures_total", "counter", "Writes of the checkpoint that failed.", func(m *moment) []sample { return one(float64(m.state.Writes.Failed)) }},
 		{"entrypoint_preflight_problems", "gauge", "What the last preflight of a version found out of order.", preflights},
+		{"entrypoint_upgrade_preflight_problems", "gauge", "What the last preflight of the next version found out of order.", func(m *moment) []sample {
+			p, done := m.state.Preflight[m.state.Record.VersionIndex+1]
+			return known(float64(len(p.Findings)), done)
+		}},
 		{"entrypoint_preflight_timestamp_seconds", "gauge", "When the last preflight of any version was done, as a Unix time.", func(m *moment) []sample {
 			var last time.Time
 			for _, p := range m.state.Preflight {
