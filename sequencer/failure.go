@@ -35,6 +35,12 @@ type Failure struct {
 	Err error
 	// Stderr has the last lines that the node or the migration wrote there, empty where there is no such process.
 	Stderr string
+	// Version is the index of the version that the run was at, nil where it had come to none of the plan.
+	Version *int
+	// Start and Stop are the heights of that version in the plan, in blocks; 0 for none.
+	Start, Stop uint64
+	// Height is the last height that is known, in blocks: one that a node told, or that its refusal proved. Nil for none.
+	Height *uint64
 }
 
 // Error gives the whole sentence.

@@ -23,6 +23,7 @@ func (s *sequence) migrate() error {
 	} else if err := s.beginMigration(i); err != nil {
 		return err
 	}
+	s.at = &i // to prove the height it may have been the version before
 	exit, stderr, err := s.runMigration(i)
 	if err != nil {
 		return err

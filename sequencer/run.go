@@ -146,6 +146,10 @@ func Run(o Options) error {
 		return nil
 	case errors.As(err, &f):
 		f.Next = s.completeCommands(f.Next)
+		if s.at != nil && *s.at <= s.Plan.Last() {
+			v := s.Plan.Versions[*s.at]
+			f.Version, f.Start, f.Stop, f.Height = s.at, v.Start, v.Stop, s.height
+		}
 		s.failed(f)
 		s.enter(PhaseFailed)
 	}
@@ -175,6 +179,9 @@ type sequence struct {
 	Options
 	record Checkpoint
 	next   Next
+	// at and height are for a failure: the version that is worked on, and the last height that is known.
+	at     *int
+	height *uint64
 	// arrived is the version that was handed over to in this run, or whose previous version ran on in it: until its node
 	// has run, the state is what the version before has made. 0 for none.
 	arrived int
@@ -221,6 +228,9 @@ func (s *sequence) prepare() error {
 	checkpoint, err := s.load()
 	if err != nil {
 		return err
+	}
+	if s.at = new(int); checkpoint != nil {
+		*s.at = checkpoint.VersionIndex
 	}
 	at, err := Resume(s.Plan, checkpoint)
 	if err != nil {

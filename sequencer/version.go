@@ -33,6 +33,9 @@ func (s *sequence) complete(i int, assert bool) (Proof, error) {
 			return "", err
 		}
 		d := Decide(run.evidence)
+		if d.Height > 0 {
+			s.height = &d.Height
+		}
 		s.Log.Info("version exited", slog.Int("version", i), slog.String("decision", d.Action.String()), slog.String("reason", d.Reason))
 		switch d.Action {
 		case Complete:
@@ -279,6 +282,7 @@ type nodeRun struct {
 // phase is what its start means to an observer.
 func (s *sequence) runNode(i int, assert bool, phase Phase) (*nodeRun, error) {
 	v := s.Plan.Versions[i]
+	s.at = &i
 	reader, err := s.Heights(v)
 	if err != nil {
 		return nil, failf(CodeMismatch, "%s cannot be watched", s.Plan.label(i)).because(err).
@@ -480,6 +484,7 @@ func (n *nodeRun) collect() {
 	if e.Last, e.Rate, known = n.watch.last(); e.Last != nil {
 		e.RateUnknown = !known
 		e.Age = time.Since(e.Last.At)
+		n.s.height = &e.Last.Height
 		e.Rose = n.first != nil && e.Last.Height > n.first.Height
 	}
 	if e.Exit.Code != 0 { // only then a refusal is looked at, and the search is not for nothing

@@ -58,6 +58,8 @@ type chain struct {
 	// statusAddress is where it serves its status, empty for nowhere; defaultListen leaves that to the program.
 	statusAddress string
 	defaultListen bool
+	// defaultTermination leaves the termination message where the program writes it by itself.
+	defaultTermination bool
 	// deaf, where set, has nobody read the program's log until it is closed.
 	deaf chan struct{}
 	// listen, where set, reads the program's stderr in place of the log book, to its end.
@@ -240,6 +242,9 @@ func (c *chain) environment() []string {
 	if !c.defaultListen {
 		// Many chains run side by side: each has an address of its own, or none.
 		env = append(env, "ENTRYPOINT_LISTEN="+c.statusAddress)
+	}
+	if !c.defaultTermination {
+		env = append(env, "ENTRYPOINT_TERMINATION_LOG=") // these tests may run in a pod
 	}
 	return append(env, c.env...)
 }

@@ -229,6 +229,7 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 	}
 	var errs [5]error
 	f.config, f.checkpoint, f.whenFinished = value("config", ""), value("checkpoint-file", ""), value("when-finished", "exit")
+	f.termination = value("termination-log", "/dev/termination-log")
 	f.noCheckpoint, errs[0] = strconv.ParseBool(value("no-checkpoint-file", "false"))
 	f.slack, errs[1] = strconv.ParseUint(value("height-slack", "0"), 0, 64)
 	f.stopTimeout, errs[2] = time.ParseDuration(value("stop-timeout", "0s"))

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write docs/flags.md anew")
+var update = flag.Bool("update", false, "write pages of docs and testdata anew")
 
 // The page is what --help prints, so that neither can fall behind the other.
 func TestFlagReferenceIsWhatHelpPrints(t *testing.T) {

@@ -23,6 +23,8 @@ type flagSet struct {
 	fromEnv map[string]bool
 	// acts are flags that ask for something to be done once, and so are not taken from the environment.
 	acts []string
+	// told, where set, is told of a usage error besides whoever reads stderr.
+	told func(error)
 }
 
 // newFlags returns an empty set of flags for the command name.
@@ -114,7 +116,15 @@ func parseOrHelp(p program, flags *flagSet, usage string, args []string) (code i
 		}
 		return 0, true
 	case err != nil:
-		return usageError(p, flags.Name(), err), true
+		return flags.usageError(p, err), true
 	}
 	return 0, false
+}
+
+// usageError tells what is wrong with the command line, and gives the exit code.
+func (fs *flagSet) usageError(p program, err error) int {
+	if fs.told != nil {
+		fs.told(err)
+	}
+	return usageError(p, fs.Name(), err)
 }

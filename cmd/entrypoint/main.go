@@ -79,6 +79,10 @@ func dispatch(p program, args []string) int {
 		}
 		return c.run(p, rest)
 	}
+	if os.Getpid() == 1 {
+		// A pod whose command is mistaken never starts. Anybody else is a person with a terminal.
+		terminateUsage(p, newFlags("run"), fmt.Errorf("unknown command%s", sequencer.Suggest(name, commandNames())))
+	}
 	return usageError(p, "", fmt.Errorf("unknown command %q%s\nTo run a program under the init: entrypoint exec -- %s",
 		name, sequencer.Suggest(name, commandNames()), strings.Join(args, " ")))
 }

@@ -127,7 +127,9 @@ type stage struct {
 	Tmpfs, ReadOnly string
 	// Full fills the tmpfs.
 	Full bool
-	Argv []string
+	// TerminationLog is a file that is mounted at /dev/termination-log, as in a pod, in a /dev that has nothing else.
+	TerminationLog string
+	Argv           []string
 }
 
 // stageMain only returns if something cannot be done.
@@ -163,6 +165,9 @@ func (s stage) mount() error {
 			_ = os.WriteFile(filepath.Join(s.Tmpfs, "ballast"), make([]byte, 128<<10), 0o644)
 		}
 	}
+	if err := s.mountTerminationLog(); err != nil {
+		return err
+	}
 	if s.ReadOnly == "" {
 		return nil
 	}
@@ -170,6 +175,23 @@ func (s stage) mount() error {
 		return fmt.Errorf("cannot bind %s: %w", s.ReadOnly, err)
 	}
 	return unix.Mount("", s.ReadOnly, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+}
+
+func (s stage) mountTerminationLog() error {
+	if s.TerminationLog == "" {
+		return nil
+	}
+	const file = "/dev/termination-log"
+	if err := unix.Mount("tmpfs", "/dev", "tmpfs", 0, "size=64k"); err != nil {
+		return fmt.Errorf("cannot mount a /dev: %w", err)
+	}
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		return err
+	}
+	if err := unix.Mount(s.TerminationLog, file, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("cannot bind %s: %w", file, err)
+	}
+	return nil
 }
 
 // needNamespaces skips a test that needs namespaces of its own where they cannot be had. In CI they must be.

@@ -34,6 +34,7 @@ type runFlags struct {
 	listen             string
 	stallTimeout       time.Duration
 	preflightBefore    time.Duration
+	termination        string
 }
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
@@ -46,6 +47,7 @@ func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.listen, "listen", defaultListen, "serve status, probes and metrics on `ADDRESS`; empty: off")
 	flags.DurationVar(&f.stallTimeout, "stall-timeout", 0, "not alive (/healthz) after `DURATION` without a new height (0: never)")
 	flags.DurationVar(&f.preflightBefore, "preflight-before", time.Hour, "look at the next version again `DURATION` before its upgrade (0: only at the start)")
+	flags.StringVar(&f.termination, terminationFlag, kubernetesTermination, "`FILE` that gets the reason of a failing exit, at most 4096 bytes; made if absent, but for the default; empty: none")
 }
 
 // check finds all that is wrong with the flags.
@@ -97,11 +99,12 @@ func runCommand(p program, args []string) int {
 	var f runFlags
 	flags := newFlags("run")
 	f.register(flags.FlagSet)
+	flags.told = func(err error) { terminateUsage(p, flags, err) }
 	if code, done := parseOrHelp(p, flags, runUsage, args); done {
 		return code
 	}
 	if err := f.check(flags); err != nil {
-		return usageError(p, "run", err)
+		return flags.usageError(p, err)
 	}
 	limitRuntime()
 	out := logwriter.New(p.stderr)
@@ -114,7 +117,7 @@ func runCommand(p program, args []string) int {
 	if err == nil {
 		return 0
 	}
-	return report(log, err)
+	return report(log, terminationOf(flags), err)
 }
 
 // sequence builds everything that a run needs, and runs it.
@@ -202,20 +205,35 @@ func (f *runFlags) serve(s *status.Status, asked bool, log *slog.Logger) error {
 	return nil
 }
 
-// report logs why a run failed, as its last line, and gives the exit code.
-func report(log *slog.Logger, err error) int {
+// report tells why a run failed, in the termination message and, as its last line, in the log, and gives the exit code.
+func report(log *slog.Logger, to terminationFile, err error) int {
 	code := sequencer.CodeMismatch
-	attrs := []any{}
 	var f *sequencer.Failure
 	if errors.As(err, &f) {
 		code = f.Code
-		if f.Stderr != "" {
-			attrs = append(attrs, slog.String("stderr", f.Stderr))
-		}
+	} else {
+		f = &sequencer.Failure{Code: code, What: err.Error()}
 	}
-	attrs = append(attrs, slog.Int("exit_code", code), slog.String("error", err.Error()))
-	log.Error("run failed", attrs...)
+	if err := to.write(terminationMessage(f)); err != nil {
+		log.Warn("termination message not written", slog.String("error", err.Error()))
+	}
+	log.Error("run failed", failureAttrs(f, err)...)
 	return code
+}
+
+// failureAttrs are the facts of a failure for the log; what is not known is left out.
+func failureAttrs(f *sequencer.Failure, err error) []any {
+	attrs := []any{slog.Int("exit_code", f.Code), slog.String("error", err.Error())}
+	if f.Stderr != "" {
+		attrs = append(attrs, slog.String("stderr", f.Stderr))
+	}
+	if f.Version != nil {
+		attrs = append(attrs, slog.Int("version", *f.Version), slog.Uint64("start_height", f.Start), slog.Uint64("stop_height", f.Stop))
+	}
+	if f.Height != nil {
+		attrs = append(attrs, slog.Uint64("height", *f.Height))
+	}
+	return attrs
 }
 
 // releaseEvery is how often memory that is free is given back to the system. It costs about half a millisecond.

@@ -19,6 +19,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", programs.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
+			env.Setenv("ENTRYPOINT_TERMINATION_LOG", "") // these tests may run in a pod
 			env.Setenv("ENTRYPOINT", programs.entrypoint)
 			env.Setenv("ENTRYPOINT_LISTEN", "")
 			return nil

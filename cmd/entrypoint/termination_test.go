@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/sequencer"
+)
+
+func TestCutMiddleNeverCutsACharacter(t *testing.T) {
+	text := "aé€😀" + strings.Repeat("😀€éz", 20)
+	for limit := range len(text) + 2 {
+		cut := cutMiddle(text, limit)
+		assert.LessOrEqual(t, len(cut), limit)
+		assert.True(t, utf8.ValidString(cut), "%d: %q", limit, cut)
+		if limit < len(omitted) {
+			assert.Empty(t, cut)
+		}
+		front, back, isCut := strings.Cut(cut, omitted)
+		assert.True(t, !isCut || strings.HasPrefix(text, front) && strings.HasSuffix(text, back), cut)
+	}
+	assert.Equal(t, text, cutMiddle(text, len(text)))
+}
+
+func failureOf(cause int, stderr ...string) *sequencer.Failure {
+	return &sequencer.Failure{
+		Code: 101, What: "what happened", Safe: "what is safe", Next: "what is next", Err: errors.New(strings.Repeat("ж", cause/2)),
+		Stderr: strings.Join(stderr, "\n"),
+	}
+}
+
+func TestTerminationMessageCutsStderrBeforeTheCauseAndTheSentenceNever(t *testing.T) {
+	long := "first " + strings.Repeat("€", 20_000) + " last"
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprintf("line %d %s", i, strings.Repeat("x", 90)))
+	}
+	for name, test := range map[string]struct {
+		f          *sequencer.Failure
+		has, hasNo []string
+	}{
+		"everything fits":         {failureOf(20, "one", "two"), []string{"stderr:\n  one\n  two\n"}, []string{omitted}},
+		"a long line":             {failureOf(20, "one", long, "three"), []string{"  one\n  first €", "€ last\n  three\n", omitted}, nil},
+		"many lines":              {failureOf(20, many...), []string{"line 99 ", "line 98 "}, []string{"line 0 ", omitted}},
+		"many, one of them long":  {failureOf(20, append(many, long)...), []string{"line 99 ", "  first €"}, []string{"line 0 "}},
+		"stderr is gone first":    {failureOf(4000, many...), []string{"ж\n"}, []string{"stderr", omitted}},
+		"then the cause is cut":   {failureOf(9000, many...), []string{"what happened: ж", omitted, "ж\n"}, []string{"stderr"}},
+		"bytes that are no UTF-8": {failureOf(20, "a\xffb", "\x1b[31mred\x00\tend"), []string{"  a\uFFFDb\n", "   [31mred  end\n"}, []string{"\x1b", "\x00"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := terminationMessage(test.f)
+			assert.LessOrEqual(t, len(text), terminationLimit)
+			assert.True(t, utf8.ValidString(text))
+			for _, part := range append(test.has, "entrypoint: exit code 101: what happened: ж", "\nsafe: what is safe\n", "\nnext: what is next\n") {
+				assert.Contains(t, text, part)
+			}
+			for _, part := range test.hasNo {
+				assert.NotContains(t, text, part)
+			}
+		})
+	}
+}
+
+func TestTerminationMessageOfEveryLengthFits(t *testing.T) {
+	for size := range 700 {
+		f := failureOf(size*9, strings.Repeat("€", size), strings.Repeat("é", size*2))
+		f.Next = strings.Repeat("n", size*8)
+		text := terminationMessage(f)
+		require.LessOrEqual(t, len(text), terminationLimit, "size %d", size)
+		require.True(t, utf8.ValidString(text), "size %d", size)
+		require.True(t, strings.HasPrefix(text, terminationStart+"101: "))
+	}
+}
+
+func TestUsageErrorIsWordedWithoutValues(t *testing.T) {
+	flags := newFlags("run")
+	(&runFlags{}).register(flags.FlagSet)
+	for text, want := range map[string]string{
+		`unknown flag: --confg (did you mean "--config"?)`: `unknown flag: --confg (did you mean "--config"?)`,
+		`invalid argument "s\"x" for "-c, --config" flag`:  `invalid argument "…" for "-c, --config" flag`,
+		`unknown command (did you mean "run"?)`:            `unknown command (did you mean "run"?)`,
+		`"s" and "t`:                                       `"…" and "…"`,
+		`no value`:                                         `no value`,
+	} {
+		assert.Equal(t, want, flags.withoutValues(errors.New(text)))
+	}
+}
+
+func TestTerminationFileIsTheFlagThenTheVariableThenThatOfKubernetes(t *testing.T) {
+	t.Setenv(envName(terminationFlag), "")
+	parse := func(args ...string) terminationFile {
+		flags := newFlags("run")
+		(&runFlags{}).register(flags.FlagSet)
+		_ = flags.parse(args) // also where it is not read to its end
+		return terminationOf(flags)
+	}
+	assert.Equal(t, "", parse().path)
+	t.Setenv(envName(terminationFlag), "from-env")
+	assert.Equal(t, terminationFile{"from-env", true}, parse("--no-such-flag"))
+	assert.Equal(t, terminationFile{"flag", true}, parse("--termination-log=flag", "--no-such-flag"))
+	assert.Equal(t, terminationFile{kubernetesTermination, false}, parse("--termination-log", kubernetesTermination))
+}
