@@ -213,7 +213,8 @@ func (s *sequence) wrote(began time.Time, err error) {
 
 // failed notes what went wrong. The last one is shown.
 func (s *sequence) failed(f *Failure) {
-	s.state.Failure, s.state.FailedAt = f, time.Now()
+	told := *f // it may still be worded further, and what was handed out must not change
+	s.state.Failure, s.state.FailedAt = &told, time.Now()
 }
 
 // counted gives a copy of counts with one more of key: what was handed out must not change.

@@ -43,7 +43,7 @@ func endings() []ending {
 		{"migration-failed-halt", 3, halting, do(migrationExits(3), heights(13, 13), start()), false},
 
 		{"usage-nothing-given", 64, one, startsWith(), false},
-		{"usage-node-argument", 64, one, startsWith("-c", "manager.json", "--da-token=s3cret"), false},
+		{"usage-node-argument", 64, one, startsWith("-c", "manager.json", "--celestia-token=s3cret"), false},
 		{"usage-letters", 64, one, startsWith("-cmanager.json", "-xs3cret"), false},
 		{"usage-word", 64, one, startsWith("-c", "manager.json", "-f", "c.json", "s3cret"), false},
 		{"usage-flag-values", 64, one, startsWith("-c", "manager.json", "--when-finished=s3cret"), false},
@@ -88,6 +88,11 @@ func endings() []ending {
 		{"config-gone-while-it-ran", 78, migrating, do(atHeight3, without((*chain).config, 0), heights(10, 10)), false},
 		{"migration-of-unknown-past", 78, migrating, do(atTheEndOfV0, start()), false},
 		{"migration-of-unknown-past-without-checkpoint", 78, migrating, do(atTheEndOfV0, startsWith("-c", "manager.json", "--no-checkpoint-file")), false},
+
+		{"status-not-served", 78, one, func(c *chain) {
+			serveHeights(c, 7)
+			c.start("--listen", fmt.Sprintf("127.0.0.1:%d", c.port))
+		}, false},
 
 		{"node-not-executable", 126, one, do(script((*chain).binary, 0, "#!/nowhere/sh"), start()), false},
 		{"migration-not-executable", 126, migrating, do(script((*chain).migration, 1, "#!/nowhere/sh"), heights(13, 13), start()), false},
