@@ -11,6 +11,9 @@ import (
 	"rollup-entrypoint/sequencer/sovereign"
 )
 
+// migrationNote is how often a migration that runs is told of: without it a long one looks as if it hung.
+const migrationNote = 30 * time.Second
+
 // recordTries is how often, a second apart, the end of a migration is tried to be recorded: what is not recorded would
 // be run again.
 const recordTries = 10
@@ -105,16 +108,21 @@ func (s *sequence) runMigration(i int) (Exit, *tail, error) {
 	s.Log.Info("migration started", slog.Int("version", i), slog.String("migration", v.Migration), slog.Int("pid", process.Pid()))
 	s.awaitMigration(process)
 	s.exited(process.Exit())
-	s.Log.Info("migration finished", slog.Int("version", i), slog.String("exit", process.Exit().String()), slog.Float64("seconds", time.Since(began).Seconds()))
+	s.Log.Info("migration finished", slog.Int("version", i), slog.String("exit", process.Exit().String()), slog.Int("exit_code", process.Exit().Status()),
+		slog.Float64("seconds", time.Since(began).Seconds()))
 	return process.Exit(), stderr, nil
 }
 
 func (s *sequence) awaitMigration(process Process) {
 	n := &nodeRun{s: s, index: s.record.VersionIndex, process: process}
+	began, note := time.Now(), time.NewTicker(migrationNote)
+	defer note.Stop()
 	for {
 		select {
 		case <-process.Done():
 			return
+		case <-note.C:
+			s.Log.Info("migration still runs", slog.Int("version", n.index), slog.Int("pid", process.Pid()), slog.Float64("seconds", time.Since(began).Seconds()))
 		case sig := <-s.Signals.Signals():
 			if IsStop(sig) && s.stopping {
 				n.signal(sig)
@@ -122,7 +130,7 @@ func (s *sequence) awaitMigration(process Process) {
 			}
 			s.note(sig)
 			if IsStop(sig) {
-				s.Log.Warn("the migration is not interrupted", slog.String("detail", "it runs to its end and nothing follows; a second stop signal is passed on to it"))
+				s.Log.Warn("the migration is not interrupted", slog.Int("version", n.index), slog.String("detail", "it runs to its end and nothing follows; a second stop signal is passed on to it"))
 			}
 		case <-n.kill:
 			n.kill = nil
@@ -139,7 +147,7 @@ func (s *sequence) recordMigration(i int) error {
 		if err = s.save(fmt.Sprintf("the migration of %s completed, but the checkpoint still says that it was interrupted", s.Plan.label(i))); err == nil {
 			return nil
 		}
-		s.Log.Error("checkpoint not written", slog.String("error", err.Error()))
+		s.Log.Warn("checkpoint not written", slog.Int("version", i), slog.String("error", err.Error()))
 		time.Sleep(time.Second)
 	}
 	var f *Failure

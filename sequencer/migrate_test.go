@@ -45,6 +45,27 @@ func TestFirstStopSignalLetsTheMigrationFinish(t *testing.T) {
 	})
 }
 
+func TestMigrationThatTakesLongIsToldOfEachHalfMinute(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.store.have = due()
+		w.acts = []act{
+			{m1, func(p *fakeProcess) {
+				time.Sleep(29 * time.Second)
+				assert.Zero(t, countEvents(w, "migration still runs"))
+				time.Sleep(72 * time.Second)
+				p.exits(0)
+			}},
+			{v1First, then(w, syscall.SIGTERM, runsUntilStopped(21))},
+		}
+		require.NoError(t, w.run())
+		for _, line := range []string{`"migration still runs" version=1 pid=101 seconds=30`, "seconds=60", "seconds=90", `"migration finished" version=1 exit="exited 0" exit_code=0 seconds=101`} {
+			assert.Equal(t, 1, strings.Count(w.events(), line), "%s in\n%s", line, w.events())
+		}
+		assert.Equal(t, 3, countEvents(w, "migration still runs"), "and not after its end")
+	})
+}
+
 func TestSecondStopSignalIsPassedOnToTheMigration(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -305,7 +305,7 @@ func (s *sequence) checkAll(checkpoint *Checkpoint) error {
 			continue
 		}
 		for _, problem := range found {
-			s.Log.Warn("a version that is complete has a problem", slog.String("detail", problem))
+			s.Log.Warn("a version that is complete has a problem", slog.Int("version", i), slog.String("detail", problem))
 		}
 	}
 	if len(problems) == 0 {
@@ -323,7 +323,7 @@ func (s *sequence) checkAll(checkpoint *Checkpoint) error {
 		return err
 	}
 	if moved {
-		s.Log.Info("binary moved", slog.String("from", checkpoint.BinaryPath), slog.String("to", s.Plan.Versions[now].Binary))
+		s.Log.Info("binary moved", slog.Int("version", now), slog.String("from", checkpoint.BinaryPath), slog.String("to", s.Plan.Versions[now].Binary))
 	}
 	return s.checkState(now)
 }
@@ -348,7 +348,7 @@ func (s *sequence) addDigest(c *Checkpoint) error {
 			safe("it was not started").next("make its binary readable and start again")
 	}
 	if c.BinarySHA256 != "" && c.BinarySHA256 != sum {
-		s.Log.Warn("binary changed", slog.String("binary", c.BinaryPath), slog.String("was", c.BinarySHA256), slog.String("is", sum))
+		s.Log.Warn("binary changed", slog.Int("version", c.VersionIndex), slog.String("binary", c.BinaryPath), slog.String("was", c.BinarySHA256), slog.String("is", sum))
 	}
 	c.BinarySHA256 = sum
 	return nil

@@ -161,7 +161,7 @@ func (s *sequence) recordOverrun(i int) error {
 	}
 	err := s.reopenPrevious()
 	if err != nil {
-		s.Log.Error("checkpoint not written", slog.String("error", err.Error()))
+		s.Log.Warn("checkpoint not written", slog.Int("version", i), slog.String("error", err.Error()))
 	}
 	return err
 }
@@ -299,7 +299,7 @@ func (s *sequence) runNode(i int, assert bool, phase Phase) (*nodeRun, error) {
 	defer cancel()
 	if n.stranger {
 		// Whoever answers there is not our node: its heights would be taken for evidence.
-		s.Log.Warn("height unknown", slog.String("detail", "another process answered on the node's port before the node was started; its heights are not believed"))
+		s.Log.Warn("height unknown", slog.Int("version", i), slog.String("detail", "another process answered on the node's port before the node was started; its heights are not believed"))
 		n.watch = &watch{}
 	} else {
 		n.watch = startWatch(ctx, reader, v.Stop)
@@ -384,12 +384,12 @@ func (n *nodeRun) signal(sig syscall.Signal) {
 
 func (n *nodeRun) forward(sig syscall.Signal) {
 	if err := n.process.Signal(sig); err != nil {
-		n.s.Log.Debug("signal not delivered", slog.String("signal", signalName(sig)), slog.String("reason", err.Error()))
+		n.s.Log.Debug("signal not delivered", slog.Int("version", n.index), slog.String("signal", signalName(sig)), slog.String("error", err.Error()))
 		return
 	}
 	n.s.state.Signals = counted(n.s.state.Signals, sig)
 	n.s.publish()
-	n.s.Log.Info("signal forwarded", slog.String("signal", signalName(sig)), slog.Int("version", n.index))
+	n.s.Log.Info("signal forwarded", slog.Int("version", n.index), slog.String("signal", signalName(sig)))
 }
 
 // reading looks at a height: is the state where the checkpoint says, and not past the stop height?
@@ -440,7 +440,7 @@ func (n *nodeRun) recordStarted(now time.Time) {
 	if err := s.save(""); err != nil {
 		s.record.Started = false
 		n.nextRecord = now.Add(silence)
-		s.Log.Warn("checkpoint not written", slog.String("error", err.Error()))
+		s.Log.Warn("checkpoint not written", slog.Int("version", n.index), slog.String("error", err.Error()))
 	}
 }
 

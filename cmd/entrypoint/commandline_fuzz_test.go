@@ -229,6 +229,7 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 	}
 	var errs [5]error
 	f.config, f.checkpoint, f.whenFinished = value("config", ""), value("checkpoint-file", ""), value("when-finished", "exit")
+	f.logLevel, f.logFormat = value("log-level", "info"), value("log-format", "auto")
 	f.termination = value("termination-log", "/dev/termination-log")
 	f.noCheckpoint, errs[0] = strconv.ParseBool(value("no-checkpoint-file", "false"))
 	f.slack, errs[1] = strconv.ParseUint(value("height-slack", "0"), 0, 64)
@@ -254,11 +255,16 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 			err = e
 		}
 	}
-	if f.config == "" || (f.checkpoint == "") != f.noCheckpoint || f.whenFinished != "exit" && f.whenFinished != "wait" || min(f.stopTimeout, f.stallTimeout, f.preflightBefore) < 0 || !listenable(f.listen) {
+	if f.config == "" || (f.checkpoint == "") != f.noCheckpoint ||
+		!among(f.whenFinished, "exit|wait") || !among(f.logLevel, "debug|info|warn|error") || !among(f.logFormat, "auto|text|json") ||
+		min(f.stopTimeout, f.stallTimeout, f.preflightBefore) < 0 || !listenable(f.listen) {
 		err = fmt.Errorf("%+v cannot be run", f)
 	}
 	return f, err
 }
+
+// among reports whether a value is one of those that are listed.
+func among(value, listed string) bool { return slices.Contains(strings.Split(listed, "|"), value) }
 
 // listenable reports whether an address is none, or has a port behind its last colon and no other colon outside brackets.
 func listenable(address string) bool {

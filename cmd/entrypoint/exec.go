@@ -81,7 +81,7 @@ func execute(p program, log *slog.Logger, argv []string, options reaper.ExecOpti
 	if err != nil {
 		return reaper.ExitCodeForStartError(err), err
 	}
-	log.Info("command ended", slog.String("exit", exit.String()))
+	log.Info("command ended", slog.String("exit", exit.String()), slog.Int("exit_code", exit.Status()))
 	return exit.Status(), nil
 }
 

@@ -11,9 +11,9 @@ import (
 )
 
 // newLog returns the log: text with a short time for a person at a terminal, JSON for everything else.
-func newLog(w io.Writer, terminal bool, level slog.Level) *slog.Logger {
+func newLog(w io.Writer, text bool, level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
-	if !terminal {
+	if !text {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -35,6 +37,8 @@ type runFlags struct {
 	stallTimeout       time.Duration
 	preflightBefore    time.Duration
 	termination        string
+	logLevel           string
+	logFormat          string
 }
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
@@ -48,6 +52,8 @@ func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.stallTimeout, "stall-timeout", 0, "not alive (/healthz) after `DURATION` without a new height (0: never)")
 	flags.DurationVar(&f.preflightBefore, "preflight-before", time.Hour, "look at the next version again `DURATION` before its upgrade (0: only at the start)")
 	flags.StringVar(&f.termination, terminationFlag, kubernetesTermination, "`FILE` that gets the reason of a failing exit, at most 4096 bytes; made if absent, but for the default; empty: none")
+	flags.StringVar(&f.logLevel, "log-level", "info", "log what is at least that serious: `debug|info|warn|error`")
+	flags.StringVar(&f.logFormat, "log-format", "auto", "log as `auto|text|json`; auto: text on a terminal, JSON otherwise")
 }
 
 // check finds all that is wrong with the flags.
@@ -69,9 +75,7 @@ func (f *runFlags) check(flags *flagSet) error {
 	case f.checkpoint != "" && f.noCheckpoint:
 		problems = append(problems, errors.New("--checkpoint-file and --no-checkpoint-file cannot both be given"))
 	}
-	if f.whenFinished != "exit" && f.whenFinished != "wait" {
-		problems = append(problems, fmt.Errorf("--when-finished is %q, want exit or wait", f.whenFinished))
-	}
+	problems = append(problems, f.checkChoices()...)
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
@@ -95,6 +99,31 @@ func (f *runFlags) check(flags *flagSet) error {
 	return errors.Join(problems...)
 }
 
+// checkChoices finds values that are none of those that there are.
+func (f *runFlags) checkChoices() (problems []error) {
+	for _, c := range []struct {
+		flag, value string
+		want        []string
+	}{
+		{"when-finished", f.whenFinished, []string{"exit", "wait"}},
+		{"log-level", f.logLevel, []string{"debug", "info", "warn", "error"}},
+		{"log-format", f.logFormat, []string{"auto", "text", "json"}},
+	} {
+		if !slices.Contains(c.want, c.value) {
+			last := len(c.want) - 1
+			problems = append(problems, fmt.Errorf("--%s is %q, want %s or %s", c.flag, c.value, strings.Join(c.want[:last], ", "), c.want[last]))
+		}
+	}
+	return problems
+}
+
+// newLog returns the log that the flags ask for.
+func (f *runFlags) newLog(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(f.logLevel)) // it was checked
+	return newLog(w, f.logFormat == "text" || f.logFormat == "auto" && isTerminal(os.Stderr), level)
+}
+
 func runCommand(p program, args []string) int {
 	var f runFlags
 	flags := newFlags("run")
@@ -109,7 +138,7 @@ func runCommand(p program, args []string) int {
 	limitRuntime()
 	out := logwriter.New(p.stderr)
 	defer out.Flush(time.Second)
-	log := newLog(out.Lines(), isTerminal(os.Stderr), slog.LevelInfo)
+	log := f.newLog(out.Lines())
 	for _, stray := range strayEnvironment(flags) {
 		log.Warn("environment variable ignored", slog.String("detail", stray))
 	}

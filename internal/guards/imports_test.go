@@ -29,6 +29,7 @@ var rules = map[string]rule{
 	"cmd/mock-rollup":     {may: []string{"internal/mockrollup"}},
 	"images":              {may: []string{"internal/lookpath"}},
 	"internal/guards":     {},
+	"internal/logevents":  {},
 	"internal/logwriter":  {},
 	"internal/lookpath":   {},
 	"internal/mockrollup": {},
