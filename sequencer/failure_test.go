@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -49,5 +50,52 @@ func TestProblemsAreListedOneALine(t *testing.T) {
 func TestExitCodesAreTheDocumentedOnes(t *testing.T) {
 	assert.Equal(t, []int{64, 65, 74, 75, 78, 126, 127}, []int{
 		CodeUsage, CodeCheckpointUnreadable, CodeCheckpointNotWritable, CodeEarlyExit, CodeMismatch, CodeNotExecutable, CodeNotFound,
+	})
+}
+
+// A failure tells the version that the run was at when it failed, and only one that the plan has.
+func TestFailureTellsTheVersionAndTheHeights(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v1First, refusesStart(21, 31)}, act{v1Later, func(p *fakeProcess) { p.at(33); p.exits(101) }})
+		w.store.have = record(1, PhaseRunning, false)
+		w.store.have.MigrationCompleted = true
+		f := w.fails(101)
+		require.NotNil(t, f.Version)
+		require.NotNil(t, f.Height)
+		assert.Equal(t, []uint64{1, 21, 40, 33}, []uint64{uint64(*f.Version), f.Start, f.Stop, *f.Height}, "version, start, stop and height")
+
+		w = newWorld(t)
+		w.store.have = &Checkpoint{VersionIndex: 7, BinaryPath: "/v7", Phase: PhaseRunning}
+		f = w.fails(CodeMismatch)
+		assert.Nil(t, f.Version, "the plan has no such version")
+		assert.Nil(t, f.Height)
+	})
+}
+
+// Whoever looks at the state may read a failure while the run still words it.
+func TestFailureThatWasHandedOutIsNotChanged(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		type told struct {
+			failure *Failure
+			text    string
+		}
+		var all []told
+		w := newWorld(t, act{v0, func(p *fakeProcess) {
+			p.at(22)
+			p.gets(syscall.SIGTERM)
+			p.says("last words")
+			p.exits(0)
+		}})
+		w.options.Observe = func(s State) {
+			if s.Failure != nil {
+				all = append(all, told{s.Failure, fmt.Sprintf("%+v", *s.Failure)})
+			}
+		}
+		f := w.fails(CodeMismatch)
+		assert.Equal(t, "last words", f.Stderr)
+		require.NotEmpty(t, all)
+		for _, one := range all {
+			assert.Equal(t, one.text, fmt.Sprintf("%+v", *one.failure))
+		}
 	})
 }

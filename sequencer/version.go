@@ -522,5 +522,5 @@ func (s *sequence) startFailure(i int, what string, err error) error {
 		code = start.Code
 	}
 	return failf(code, "the %s of %s cannot be started", what, s.Plan.label(i)).because(err).
-		safe("nothing was started").next("mend the file and start again")
+		safe("it was not started and the checkpoint is right").next("mend the file and start again")
 }

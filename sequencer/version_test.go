@@ -632,6 +632,9 @@ func TestOverrunIsStoppedWithBothHeights(t *testing.T) {
 		}}}
 		f := w.fails(CodeMismatch)
 		assert.Contains(t, f.What, "past its stop height 20, to height 22")
+		require.NotNil(t, f.Version)
+		require.NotNil(t, f.Height)
+		assert.Equal(t, []uint64{0, 0, 20, 22}, []uint64{uint64(*f.Version), f.Start, f.Stop, *f.Height}, "version, start, stop and height")
 		assert.Equal(t, 0, w.store.have.VersionIndex)
 	})
 }

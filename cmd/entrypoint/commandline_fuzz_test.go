@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -257,7 +258,8 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 	}
 	if f.config == "" || (f.checkpoint == "") != f.noCheckpoint ||
 		!among(f.whenFinished, "exit|wait") || !among(f.logLevel, "debug|info|warn|error") || !among(f.logFormat, "auto|text|json") ||
-		min(f.stopTimeout, f.stallTimeout, f.preflightBefore) < 0 || !listenable(f.listen) {
+		min(f.stopTimeout, f.stallTimeout, f.preflightBefore) < 0 || !listenable(f.listen) ||
+		f.checkpoint != "" && f.termination != "" && filepath.Clean(f.checkpoint) == filepath.Clean(f.termination) {
 		err = fmt.Errorf("%+v cannot be run", f)
 	}
 	return f, err

@@ -75,6 +75,9 @@ func (f *runFlags) check(flags *flagSet) error {
 	case f.checkpoint != "" && f.noCheckpoint:
 		problems = append(problems, errors.New("--checkpoint-file and --no-checkpoint-file cannot both be given"))
 	}
+	if f.checkpoint != "" && f.termination != "" && sameName(f.termination, f.checkpoint) {
+		problems = append(problems, errors.New("--termination-log and --checkpoint-file name the same file: give each one of its own"))
+	}
 	problems = append(problems, f.checkChoices()...)
 	for _, d := range []struct {
 		flag  string

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode"
@@ -51,8 +52,14 @@ func terminationOf(flags *flagSet) terminationFile {
 	case set:
 		path = fromEnv
 	}
+	if c := flags.Lookup("checkpoint-file"); c != nil && path != "" && sameName(path, c.Value.String()) {
+		return terminationFile{} // the check of the flags refuses it
+	}
 	return terminationFile{path: path, asked: path != kubernetesTermination}
 }
+
+// sameName reports whether two paths are spelt alike, apart from dots and slashes.
+func sameName(a, b string) bool { return filepath.Clean(a) == filepath.Clean(b) }
 
 // write puts the message into the file, in two seconds or not at all. Where nobody has named a file that is no error.
 func (t terminationFile) write(message string) error {
