@@ -34,7 +34,7 @@ module := $(shell sed -n 's/^module //p' go.mod)
 gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race cover bench-handoff fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
+.PHONY: help build run test race cover bench-handoff bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ cover: ## count the statements that the tests run; fails below 90 % of a package
 
 bench-handoff: ## measure from the exit of one version to the exec of the next, over 50 upgrades
 	go test -tags $(GO_TAGS) -run '^$$' -bench Handoff -benchtime 1x ./cmd/entrypoint
+
+bench-healthcheck: ## measure 'entrypoint healthcheck' from its start to its exit
+	go test -tags $(GO_TAGS) -run '^$$' -bench Healthcheck -benchtime 1x ./cmd/entrypoint
 
 fuzz: ## run each fuzz target of each package for FUZZTIME (10s)
 	@.ci/fuzz '$(FUZZTIME)' '$(GO_TAGS)'

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,34 @@ func BenchmarkHandoff(b *testing.B) {
 		b.ReportMetric(float64(quantile(with.toExec, 90).Nanoseconds()), "ns/handoff-p90")
 		b.Log(handoffTable(with, without))
 	}
+}
+
+// BenchmarkHealthcheck measures a probe from its start to its exit, beside a program that does nothing at all.
+func BenchmarkHealthcheck(b *testing.B) {
+	c := newChain(b, version{})
+	c.statusAddress = fmt.Sprintf("127.0.0.1:%d", freePort(b))
+	c.da.set(5, 5)
+	c.start()
+	c.await("the status", func() bool { ok, _, err := c.client().Probe(b.Context(), "/healthz"); return err == nil && ok })
+	var probes, nothings []time.Duration
+	for b.Loop() {
+		for range 100 {
+			probes = append(probes, took(b, programs.entrypoint, "healthcheck", "--listen", c.statusAddress))
+			nothings = append(nothings, took(b, "/bin/true"))
+		}
+	}
+	b.ReportMetric(float64(quantile(probes, 50).Nanoseconds()), "ns/probe-median")
+	b.Logf("ms: median, p90, max\nhealthcheck  %s\n/bin/true    %s\nratio of the medians: %.1f",
+		quantiles(probes), quantiles(nothings), float64(quantile(probes, 50))/float64(quantile(nothings, 50)))
+}
+
+// took is how long a program takes from its start to its exit, which must be 0.
+func took(b *testing.B, argv ...string) time.Duration {
+	b.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	began := time.Now()
+	require.NoError(b, cmd.Run())
+	return time.Since(began)
 }
 
 // handoffTable is short, because the benchmark's log is cut after ten lines.

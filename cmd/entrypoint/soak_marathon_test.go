@@ -96,6 +96,7 @@ func newMarathon(t *testing.T, length time.Duration, seed uint64) *marathon {
 		versions = append(versions, v)
 	}
 	m.chain = newChain(t, versions...)
+	m.statusAddress = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	m.stage, m.asFirst, m.listen = &stage{Proc: true}, true, m.readStalling
 	for i := range m.versions {
 		da := &m.versions[i].node.Mock.DA
@@ -128,6 +129,7 @@ func (m *marathon) run() {
 		case <-over:
 			over = nil
 		case <-sampling.C:
+			require.NotEmpty(m.t, m.metrics(), "it is scraped all the time")
 			m.samples = append(m.samples, m.sample())
 		case <-signalling.C:
 			m.disturb()
