@@ -138,7 +138,12 @@ func (b *browser) awaitText(t *testing.T, id, text string) {
 	t.Helper()
 	quoted, err := json.Marshal(text)
 	require.NoError(t, err)
-	b.await(t, fmt.Sprintf("document.getElementById(%q).innerText.includes(%s)", id, quoted))
+	b.await(t, fmt.Sprintf("%s.includes(%s)", shownText(id), quoted))
+}
+
+// shownText is an expression for the text of an element: the browser itself gives that of a hidden one, too.
+func shownText(id string) string {
+	return fmt.Sprintf("(e => e.checkVisibility() ? e.innerText : '')(document.getElementById(%q))", id)
 }
 
 // eval gives the value of an expression in JavaScript.
@@ -151,7 +156,7 @@ func (b *browser) eval(t *testing.T, expression string, value any) {
 func (b *browser) text(t *testing.T, id string) string {
 	t.Helper()
 	var text string
-	b.eval(t, fmt.Sprintf("(e => e.checkVisibility() ? e.innerText : '')(document.getElementById(%q))", id), &text)
+	b.eval(t, shownText(id), &text)
 	return strings.Join(strings.Fields(text), " ")
 }
 

@@ -8,9 +8,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/sovereign"
 )
 
 // object is one of JSON.
@@ -35,7 +39,7 @@ func canned(changes object) object {
 			cannedVersion(2, object{"start_height": 221, "migration": "due"}),
 		},
 		"node": object{"version_index": 1, "pid": 17, "started_at": "2020-05-04T12:00:05Z", "starts": 2}, "restarts": 1,
-		"migrations":   []object{{"version_index": 1, "started_at": "2020-05-04T12:00:02Z", "seconds": 1.5, "exit": "exit code 0"}},
+		"migrations":   []object{{"version_index": 1, "started_at": "2020-05-04T12:00:02Z", "seconds": 1.5, "exit": "exited 0"}},
 		"last_failure": nil,
 		"checkpoint":   object{"file": "/data/checkpoint.json", "updated_at": "2020-05-04T12:00:04Z"},
 	}
@@ -59,6 +63,7 @@ type site struct {
 	mu     sync.Mutex
 	status []byte // nil: it breaks connections
 	asked  int
+	hangs  atomic.Bool // requests get no answer
 }
 
 func serve(t *testing.T, status object) *site {
@@ -75,7 +80,11 @@ func serve(t *testing.T, status object) *site {
 	return s
 }
 
-func (s *site) answer(w http.ResponseWriter, _ *http.Request) {
+func (s *site) answer(w http.ResponseWriter, r *http.Request) {
+	if s.hangs.Load() {
+		<-r.Context().Done()
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
@@ -123,6 +132,7 @@ func TestPageShowsTheStatusInARealBrowser(t *testing.T) {
 		"without scripts it points to the status": worksWithoutScripts,
 		"behind a path of a proxy":                worksBehindAPath,
 		"the policy lets nothing else run":        letsNothingElseRun,
+		"what a run says":                         showsWhatARunSays,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -174,7 +184,7 @@ func showsARun(t *testing.T, b *browser) {
 			"next": "Next: v2, with a migration", "percent": "50 %", "from": "from height 101", "to": "after height 220",
 			"alive": "✓ yes", "ready": "✓ yes", "node": "pid 17, up for 9 min 55 s, start 2", "restarts": "1",
 			"checkpoint": "/data/checkpoint.json, written 9 min 56 s ago", "preflight": "Preflight of v2 ✓ no problems, checked 30 s ago",
-			"runs": "To v1: exit code 0 after 1.5 s started 4 May 2020, 14:00:02", "program": "entrypoint v1.2.3, pid 1, up for 10 min 0 s",
+			"runs": "To v1: exited 0 after 1.5 s started 4 May 2020, 14:00:02", "program": "entrypoint v1.2.3, pid 1, up for 10 min 0 s",
 			"stopping": "", "failure": "", "gone": "", "earlier": "",
 		} {
 			require.Equal(t, want, b.text(t, id), id)
@@ -426,6 +436,12 @@ func showsThatNobodyAnswers(t *testing.T, b *browser) {
 	b.awaitText(t, "phase", "Finished")
 	b.await(t, `document.getElementById("gone").hidden && !document.body.classList.contains("gone")`)
 
+	// Nor does it wait for ever. Its patience is six seconds; here it is less.
+	b.eval(t, `(() => { const real = setTimeout; window.setTimeout = (f, ms) => real(f, ms === 6000 ? 50 : ms) })()`, nil)
+	s.hangs.Store(true)
+	b.awaitText(t, "gone", "(no answer in 6 s)")
+	s.hangs.Store(false)
+
 	// A page that never had an answer shows nothing else.
 	s.set(nil)
 	b.open(t, s.URL+"/")
@@ -474,6 +490,30 @@ func worksBehindAPath(t *testing.T, b *browser) {
 	for i, route := range []string{"status", "metrics", "healthz", "readyz"} {
 		require.Equal(t, s.URL+"/behind/a/proxy/"+route, links[i])
 	}
+}
+
+// The other statuses are made for the page. This one is as a run serves it.
+func showsWhatARunSays(t *testing.T, b *browser) {
+	s := newStatus(running(), sovereign.Readiness{Leads: true})
+	b.open(t, "http://"+serving(t, s)+"/")
+	b.awaitText(t, "phase", "Running v1")
+	require.Equal(t, "✓ yes ✓ yes", b.text(t, "alive")+" "+b.text(t, "ready"))
+	require.Regexp(t, `^180 read \d\.\d s ago$`, b.text(t, "height"))
+	require.Equal(t, "40 0.50", b.text(t, "remaining")+" "+b.text(t, "rate"))
+	require.Contains(t, b.text(t, "when"), "Upgrade in about 1 min ")
+	require.Contains(t, b.text(t, "preflight"), "Preflight of v2 ✗ 1 problem")
+	require.Contains(t, b.text(t, "failure"), "the checkpoint cannot be written")
+	require.Contains(t, b.text(t, "runs"), "To v1: exited 0 after 4 min 0 s")
+	require.Contains(t, b.text(t, "versions"), "proof: durable height ✓ Migration completed in 4 min 0 s ▶ v1 current heights 101 to 220")
+
+	// v0 runs on, under the record of v1.
+	state := running()
+	state.Phase, state.Process.Version, state.Stopping = sequencer.PhaseFinishingPrevious, 0, true
+	s.Observe(state)
+	b.awaitText(t, "phase", "Finishing v0: it runs on until v1 can start")
+	require.Contains(t, b.text(t, "stopping"), "A stop was requested")
+	require.Equal(t, "✗ no: a stop was requested", b.text(t, "ready"))
+	require.Empty(t, b.log(t, "browser"), "the page complained")
 }
 
 // Markup is set into the page here, as if a mistake of the page had let it in.
