@@ -1,0 +1,169 @@
+package images
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// elfText writes the smallest ELF file that says all of p: a header, program headers, and one segment with what they
+// point at.
+func elfText(p program) []byte {
+	var order binary.AppendByteOrder = binary.LittleEndian
+	if p.data == bigEndian {
+		order = binary.BigEndian
+	}
+	const address = 0x10000
+	wide, headers := p.class == class64, 3
+	word := func(b []byte, values ...uint64) []byte {
+		for _, v := range values {
+			if wide {
+				b = order.AppendUint64(b, v)
+			} else {
+				b = order.AppendUint32(b, uint32(v))
+			}
+		}
+		return b
+	}
+	headerSize, entrySize := 52, 32
+	if wide {
+		headerSize, entrySize = 64, 56
+	}
+	at := uint64(headerSize + headers*entrySize)
+
+	// The table of names, then the name of the loader, then what the loader is told.
+	table := []byte{0}
+	name := func(text string) uint64 {
+		table = append(table, text+"\x00"...)
+		return uint64(len(table) - len(text) - 1)
+	}
+	var entries []byte
+	for _, n := range p.needed {
+		entries = word(entries, dtNeeded, name(n))
+	}
+	if p.rpath != "" {
+		entries = word(entries, dtRpath, name(p.rpath))
+	}
+	if p.runpath != "" {
+		entries = word(entries, dtRunpath, name(p.runpath))
+	}
+	entries = word(entries, dtStrtab, address+at, dtStrsz, uint64(len(table)), dtNull, 0)
+	loader := []byte(p.interpreter + "\x00")
+	content := append(append(bytes.Clone(table), loader...), entries...)
+
+	segment := func(b []byte, kind uint32, from, size int) []byte {
+		offset := uint64(from)
+		b = order.AppendUint32(b, kind)
+		if wide {
+			b = order.AppendUint32(b, 4)
+		}
+		b = word(b, offset, address+offset, address+offset, uint64(size), uint64(size))
+		if !wide {
+			b = order.AppendUint32(b, 4)
+		}
+		return word(b, 1)
+	}
+	var b []byte
+	b = append(b, magic...)
+	b = append(b, p.class, p.data, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	b = order.AppendUint16(b, p.kind)
+	b = order.AppendUint16(b, p.machine)
+	b = order.AppendUint32(b, 1)
+	b = word(b, address, uint64(headerSize), 0)
+	b = order.AppendUint32(b, 0)
+	for _, v := range []uint16{uint16(headerSize), uint16(entrySize), uint16(headers), 0, 0, 0} {
+		b = order.AppendUint16(b, v)
+	}
+	loaderAt, entriesAt := int(at)+len(table), int(at)+len(table)+len(loader)
+	b = segment(b, ptLoad, 0, int(at)+len(content))
+	if p.interpreter != "" {
+		b = segment(b, ptInterp, loaderAt, len(loader))
+	} else {
+		b = segment(b, 0, 0, 0)
+	}
+	b = segment(b, ptDynamic, entriesAt, len(entries))
+	return append(b, content...)
+}
+
+func read(text []byte) (program, error) { return readELF(bytes.NewReader(text), int64(len(text))) }
+
+// ours is a program for amd64 that needs a loader and libraries.
+func ours() program {
+	return program{
+		class: class64, data: littleEndian, machine: 62, kind: typeDyn, interpreter: "/lib64/ld-linux-x86-64.so.2",
+		needed: []string{"libz.so.1", "libc.so.6"}, runpath: "$ORIGIN/../lib",
+	}
+}
+
+func TestWhatTheLoaderIsToldIsRead(t *testing.T) {
+	for name, p := range map[string]program{
+		"64 bits": ours(),
+		"32 bits": {class: class32, data: littleEndian, machine: 3, kind: typeExec, interpreter: "/lib/ld-linux.so.2", needed: []string{"libc.so.6"}, rpath: "/opt/lib"},
+		"big":     {class: class64, data: bigEndian, machine: 22, kind: typeDyn, interpreter: "/lib/ld64.so.1", needed: []string{"libc.so.6"}},
+		"static":  {class: class64, data: littleEndian, machine: 183, kind: typeExec},
+		"library": {class: class64, data: littleEndian, machine: 62, kind: typeDyn, needed: []string{"libc.so.6"}, rpath: "/a", runpath: "/b:/c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := read(elfText(p))
+			require.NoError(t, err)
+			assert.Equal(t, p, got)
+		})
+	}
+}
+
+// Wherever a copy ended, it is seen that it did.
+func TestCutOffFileIsBrokenAtEveryByte(t *testing.T) {
+	for _, class := range []byte{class32, class64} {
+		p := ours()
+		p.class = class
+		text := elfText(p)
+		for n := range text {
+			_, err := read(text[:n])
+			require.Error(t, err, n)
+			if n >= identSize {
+				require.ErrorContains(t, err, "cut off", n)
+			}
+		}
+	}
+}
+
+func TestHostileFileIsToldWithoutReadingWhatItClaims(t *testing.T) {
+	const segmentsAt, entry = 64, 56
+	put16 := binary.LittleEndian.PutUint16
+	put64 := binary.LittleEndian.PutUint64
+	for _, test := range []struct {
+		name string
+		lie  func(b []byte)
+		want string
+	}{
+		{"class", func(b []byte) { b[identClass] = 7 }, "its class is 7, which does not exist"},
+		{"byte order", func(b []byte) { b[identData] = 0 }, "its byte order is 0, which does not exist"},
+		{"no program headers", func(b []byte) { put16(b[56:], 0) }, "it has 0 program headers of 56 bytes, which the kernel refuses"},
+		{"too many program headers", func(b []byte) { put16(b[56:], 0xffff) }, "it has 65535 program headers of 56 bytes, which the kernel refuses"},
+		{"large program headers", func(b []byte) { put16(b[54:], 0xffff) }, "it has 3 program headers of 65535 bytes, which the kernel refuses"},
+		{"program headers at the end of the world", func(b []byte) { put64(b[32:], ^uint64(0)) }, "its program headers cannot be read: it is cut off"},
+		{"a segment beyond the end of the world", func(b []byte) { put64(b[segmentsAt+32:], ^uint64(0)) }, "names bytes up to 18446744073709551615"},
+		{"a loader of a gigabyte", func(b []byte) { put64(b[segmentsAt+entry+32:], 1<<30) }, "the name of its loader has 1073741824 bytes, which the kernel refuses"},
+		{"a loader without a name", func(b []byte) { put64(b[segmentsAt+entry+32:], 1) }, "the name of its loader has 1 bytes"},
+		{"a loader without an end", func(b []byte) { put64(b[segmentsAt+entry+32:], 5) }, "the name of its loader has no end"},
+		{"a dynamic segment outside", func(b []byte) { put64(b[segmentsAt+2*entry+8:], 1<<62) }, "it is cut off"},
+		{"names outside of the file", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrtab)+8:], 1<<40) }, "the table of names that its loader needs is not in the file"},
+		{"names outside of their table", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrsz)+8:], 1) }, "lies outside of the table of names"},
+		{"a name without an end", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrsz)+8:], 3) }, "a name that its loader needs has no end"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			text := elfText(ours())
+			test.lie(text)
+			_, err := read(text)
+			require.ErrorContains(t, err, test.want)
+		})
+	}
+	p := ours()
+	p.needed = strings.Fields(strings.Repeat("lib ", neededLimit+1))
+	_, err := read(elfText(p))
+	require.ErrorContains(t, err, "it names 513 libraries, which no program does")
+}

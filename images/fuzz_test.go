@@ -1,0 +1,157 @@
+package images
+
+import (
+	"bytes"
+	"debug/elf"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// What is written into an ELF file is read back. Of any other file no more is read than there is, and what debug/elf
+// reads too, it reads likewise.
+func FuzzELF(f *testing.F) {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(true, false, uint16(62), "/lib64/ld-linux-x86-64.so.2", "libz.so.1 libc.so.6", "", "$ORIGIN", self[:min(len(self), 4096)])
+	f.Add(false, true, uint16(8), "/lib/ld.so.1", "libc.so.6", "/opt/lib", "", elfText(ours()))
+	f.Add(true, true, uint16(22), "", "", "", "", []byte("#!/bin/sh\n"))
+	f.Fuzz(func(t *testing.T, wide, big bool, machine uint16, interpreter, needed, rpath, runpath string, foreign []byte) {
+		for _, text := range []string{interpreter, needed, rpath, runpath} {
+			if strings.Contains(text, "\x00") || len(text) > 1000 {
+				return
+			}
+		}
+		p := program{class: class32, data: littleEndian, machine: machine, kind: typeDyn, interpreter: interpreter, rpath: rpath, runpath: runpath}
+		if wide {
+			p.class = class64
+		}
+		if big {
+			p.data = bigEndian
+		}
+		p.needed = append(p.needed, strings.Fields(needed)...)
+		if got, err := read(elfText(p)); err != nil || !reflect.DeepEqual(got, p) {
+			t.Fatalf("%+v is read as %+v, %v", p, got, err)
+		}
+		checkForeign(t, foreign)
+		checkForeign(t, append(elfText(p), foreign...))
+		checkForeign(t, append(elfText(p)[:20], foreign...))
+	})
+}
+
+// within fails a test for a reader that reads outside of its file.
+type within struct {
+	*bytes.Reader
+	t *testing.T
+}
+
+func (w within) ReadAt(b []byte, at int64) (int, error) {
+	if len(b) > headersLimit || at < 0 || at > 0 && at+int64(len(b)) > w.Size() {
+		w.t.Fatalf("%d bytes at %d of a file of %d", len(b), at, w.Size())
+	}
+	return w.Reader.ReadAt(b, at)
+}
+
+func checkForeign(t *testing.T, text []byte) {
+	t.Helper()
+	p, err := readELF(within{bytes.NewReader(text), t}, int64(len(text)))
+	if err != nil {
+		return
+	}
+	theirs, err := elf.NewFile(bytes.NewReader(text))
+	if err != nil {
+		return // it looks at more than the loader does
+	}
+	if byte(theirs.Class) != p.class || byte(theirs.Data) != p.data || uint16(theirs.Machine) != p.machine || uint16(theirs.Type) != p.kind {
+		t.Fatalf("read as %+v, by debug/elf as %+v", p, theirs.FileHeader)
+	}
+	interpreter := ""
+	for _, segment := range theirs.Progs {
+		if segment.Type == elf.PT_INTERP {
+			name := make([]byte, segment.Filesz)
+			_, _ = segment.ReadAt(name, 0)
+			interpreter = cString(name)
+			break
+		}
+	}
+	if interpreter != p.interpreter {
+		t.Fatalf("the loader is read as %q, by debug/elf as %q", p.interpreter, interpreter)
+	}
+}
+
+// A #! line is taken apart as the kernel documents it: the interpreter is the first word, and all the rest one argument.
+func FuzzScript(f *testing.F) {
+	for _, seed := range []string{
+		"#!/bin/sh\n", "#! /usr/bin/env  python3 -u \nmore", "#!/bin/sh", "#!", "#! \n", "#!/bin/sh\r\n", "#!\t/bin/awk\t-f\t\n",
+		"#!" + strings.Repeat("/a", 200), "#!" + strings.Repeat(" ", 300), "#!/bin/sh \x00 -e\n", "plain text", "",
+		"#!/usr/bin/env -S A=1 sh -e\n", "#!/usr/bin/env sh -e\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, text []byte) {
+		file := filepath.Join(dir, "script")
+		if err := os.WriteFile(file, text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		// In a root that is empty nothing can run but what is static, and everything that cannot says what to do.
+		problems := (&Place{Root: dir, Path: "/bin"}).Check("/script")
+		if bytes.HasPrefix(text, []byte(magic)) {
+			return
+		}
+		if len(problems) != 1 || !problems[0].Sure || problems[0].What == "" || problems[0].Next == "" {
+			t.Fatalf("%q: %+v", text, problems)
+		}
+		head, isScript := strings.CutPrefix(string(text[:min(len(text), scriptLimit)]), "#!")
+		if !isScript {
+			return
+		}
+		interpreter, argument, err := splitScript(head, len(text) >= scriptLimit)
+		line, _, _ := strings.Cut(head, "\n")
+		words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\x00", r) })
+		switch {
+		case err != nil:
+		case len(words) == 0 || words[0] != interpreter:
+			t.Fatalf("the interpreter of %q is read as %q", line, interpreter)
+		case argument != strings.Trim(argument, " \t") || !strings.Contains(line, argument):
+			t.Fatalf("the argument of %q is read as %q", line, argument)
+		}
+	})
+}
+
+// The loader's limits hold for real programs, too.
+func TestRealProgramsAreReadAsDebugElfReadsThem(t *testing.T) {
+	files, err := filepath.Glob("/usr/bin/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs := 0
+	for _, name := range files {
+		file, size, err := (&Place{}).open(name)
+		if err != nil {
+			continue
+		}
+		theirs, err := elf.NewFile(file)
+		if err == nil {
+			programs++
+			p, err := readELF(file, size)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			libraries, _ := theirs.ImportedLibraries()
+			runpath, _ := theirs.DynString(elf.DT_RUNPATH)
+			if !reflect.DeepEqual(append([]string(nil), libraries...), p.needed) || strings.Join(runpath, "") != p.runpath {
+				t.Errorf("%s needs %v in %v, read as %+v", name, libraries, runpath, p)
+			}
+		}
+		file.Close()
+	}
+	if programs == 0 {
+		t.Fatalf("no program on this %s machine", runtime.GOARCH)
+	}
+}
