@@ -57,10 +57,23 @@ func (d *Disk) ofCheckpoint(dir string) func(name string) bool {
 // checkVersion finds what is wrong with the files of version i.
 func checkVersion(plan *Plan, i int) Problems {
 	var found Problems
-	v := plan.Versions[i]
+	for _, p := range fileProblems(plan.Versions[i]) {
+		found = append(found, fmt.Sprintf("%s: %s: %s", plan.label(i), p.key, p.err))
+	}
+	return found
+}
+
+// fileProblem is what is wrong with the file that a key of the plan names.
+type fileProblem struct {
+	key string
+	err error
+}
+
+func fileProblems(v Version) []fileProblem {
+	var found []fileProblem
 	add := func(key string, err error) {
 		if err != nil {
-			found = append(found, fmt.Sprintf("%s: %s: %s", plan.label(i), key, err))
+			found = append(found, fileProblem{key, err})
 		}
 	}
 	add(keyBinary, checkExecutable(v.Binary))

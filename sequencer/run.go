@@ -145,7 +145,9 @@ func Run(o Options) error {
 		o.Log.Info("stopped", slog.String("reason", "a stop signal was received"))
 		return nil
 	case errors.As(err, &f):
-		f.Next = s.completeCommands(f.Next)
+		if file, ok := s.Store.(interface{ Path() string }); ok {
+			f.Next = completeCommands(f.Next, s.Plan.File, file.Path())
+		}
 		if s.at != nil && *s.at <= s.Plan.Last() {
 			v := s.Plan.Versions[*s.at]
 			f.Version, f.Start, f.Stop, f.Height = s.at, v.Start, v.Stop, s.height
@@ -157,13 +159,9 @@ func Run(o Options) error {
 }
 
 // completeCommands gives the commands that a failure tells their files, so that they can be run as they are.
-func (s *sequence) completeCommands(text string) string {
-	file, ok := s.Store.(interface{ Path() string })
-	if !ok {
-		return text
-	}
+func completeCommands(text, config, checkpoint string) string {
 	const command = "entrypoint checkpoint set"
-	return strings.ReplaceAll(text, command, fmt.Sprintf("%s -c %s -f %s", command, quoted(s.Plan.File), quoted(file.Path())))
+	return strings.ReplaceAll(text, command, fmt.Sprintf("%s -c %s -f %s", command, quoted(config), quoted(checkpoint)))
 }
 
 // quoted is name as a shell takes it.
@@ -271,14 +269,8 @@ func (s *sequence) load() (*Checkpoint, error) {
 		return nil, nil
 	}
 	c, found, err := s.Store.Load()
-	if errors.Is(err, ErrNoFile) {
-		return nil, failf(CodeCheckpointUnreadable, "the checkpoint cannot be read").because(err).
-			safe("nothing was started").next("mount the directory that holds the checkpoint, and name a file in it")
-	}
 	if err != nil {
-		return nil, failf(CodeCheckpointUnreadable, "the checkpoint cannot be read").because(err).
-			safe("nothing was started and the file was left as it is").
-			next("say which version the state belongs to, as the last 'version started' in the log tells, with 'entrypoint checkpoint set --version N', and with --migrated if its migration has completed; a node refuses a wrong one; delete the file only if the state is empty")
+		return nil, unreadable(err)
 	}
 	if !found {
 		s.Log.Info("no checkpoint found", slog.String("detail", "starting with version 0"))
@@ -286,6 +278,16 @@ func (s *sequence) load() (*Checkpoint, error) {
 	}
 	s.Log.Info("checkpoint found", slog.Int("version", c.VersionIndex), slog.String("phase", string(c.Phase)), slog.String("binary", c.BinaryPath))
 	return &c, nil
+}
+
+// unreadable is the end for a checkpoint that cannot be read.
+func unreadable(err error) *Failure {
+	f := failf(CodeCheckpointUnreadable, "the checkpoint cannot be read").because(err)
+	if errors.Is(err, ErrNoFile) {
+		return f.safe("nothing was started").next("mount the directory that holds the checkpoint, and name a file in it")
+	}
+	return f.safe("nothing was started and the file was left as it is").
+		next("say which version the state belongs to, as the last 'version started' in the log tells, with 'entrypoint checkpoint set --version N', and with --migrated if its migration has completed; a node refuses a wrong one; delete the file only if the state is empty")
 }
 
 func (s *sequence) warnMigrationsWithoutCheckpoint() {
@@ -334,7 +336,15 @@ func (s *sequence) checkState(now int) error {
 	if !empty || (now == 0 && s.next != NextFinished) {
 		return nil
 	}
-	return failf(CodeMismatch, "the checkpoint is %s %s, but the state directory %s is empty", map[bool]string{true: "at the end of", false: "at"}[s.next == NextFinished], s.Plan.label(now), dir).
+	return emptyState(s.Plan, now, s.next, dir)
+}
+
+func emptyState(plan *Plan, now int, next Next, dir string) *Failure {
+	where := "at"
+	if next == NextFinished {
+		where = "at the end of"
+	}
+	return failf(CodeMismatch, "the checkpoint is %s %s, but the state directory %s is empty", where, plan.label(now), dir).
 		safe("nothing was started").
 		next("mount or restore the state, or, to sync again from genesis, delete the checkpoint too")
 }
