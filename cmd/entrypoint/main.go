@@ -4,6 +4,7 @@
 //
 //	entrypoint [run] -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS] [-- NODE ARGUMENTS]
 //	entrypoint exec [FLAGS] -- COMMAND [ARGUMENTS]
+//	entrypoint check -c CONFIG [-f CHECKPOINT] [FLAGS]
 //	entrypoint status [--json] [--watch] [--listen ADDRESS]
 //	entrypoint healthcheck [--ready] [--listen ADDRESS]
 //	entrypoint checkpoint show|set -f CHECKPOINT [FLAGS]
@@ -50,6 +51,7 @@ func commands() []command {
 	return []command{
 		{"run", "run the rollup through its versions (the default)", true, runCommand},
 		{"exec", "run any command under an init, as tini and dumb-init do", true, execCommand},
+		{"check", "look for all that would keep a run or an upgrade from succeeding", false, checkCommand},
 		{"status", "show what a running entrypoint does", false, statusCommand},
 		{"healthcheck", "exit 0 if a running entrypoint is alive, or its node ready, else 1", false, healthcheckCommand},
 		{"checkpoint", "show or set where the sequence is", false, checkpointCommand},

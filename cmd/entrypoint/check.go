@@ -1,0 +1,237 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"rollup-entrypoint/sequencer"
+)
+
+const checkSynopsis = "entrypoint check -c CONFIG [-f CHECKPOINT] [--json] [--strict]"
+
+// checked is the outcome of a check. plan is nil where the config could not be read.
+type checked struct {
+	plan       *sequencer.Plan
+	checkpoint string
+	findings   []sequencer.Finding
+	strict     bool
+}
+
+// checkCommand looks for all that would keep a run or the next upgrade from succeeding. It starts, locks and writes
+// nothing, so it may be run beside a sequence.
+func checkCommand(p program, args []string) int {
+	var config string
+	var asJSON bool
+	c := checked{}
+	flags := newFlags("check")
+	flags.StringVarP(&config, "config", "c", "", "JSON `FILE` that lists the versions")
+	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too")
+	flags.BoolVar(&asJSON, "json", false, "print what was found as JSON")
+	flags.BoolVar(&c.strict, "strict", false, "exit 78 for a warning, too")
+	if code, done := parseOrHelp(p, flags, checkSynopsis, args); done {
+		return code
+	}
+	if config == "" || flags.NArg() > 0 {
+		return usageError(p, "check", errors.New("want: "+checkSynopsis))
+	}
+	plan, err := sequencer.LoadPlan(config)
+	if err != nil {
+		c.findings = planFindings(config, err)
+	} else {
+		c.plan, c.findings = plan, preflightAll(plan, c.checkpoint)
+	}
+	if asJSON {
+		err = c.printJSON(p.stdout)
+	} else {
+		c.print(p.stdout)
+		err = nil
+	}
+	switch {
+	case err != nil:
+		return fail(p, err)
+	case !c.ok():
+		return sequencer.CodeMismatch
+	}
+	return 0
+}
+
+// planFindings are the problems of a config that cannot be read, one each.
+func planFindings(config string, err error) []sequencer.Finding {
+	problem := func(what, next string) sequencer.Finding {
+		return sequencer.Finding{Version: sequencer.WholePlan, Severity: sequencer.SeverityError, What: what, Next: next}
+	}
+	var problems sequencer.Problems
+	if !errors.As(err, &problems) {
+		var f *sequencer.Failure
+		if errors.As(err, &f) && f.Err != nil {
+			return []sequencer.Finding{problem(f.What+": "+f.Err.Error(), f.Next)}
+		}
+		return []sequencer.Finding{problem(err.Error(), "")}
+	}
+	var found []sequencer.Finding
+	for _, what := range problems {
+		found = append(found, problem(config+": "+what, "mend it there"))
+	}
+	return found
+}
+
+// count is how many findings are of that severity.
+func (c *checked) count(severity sequencer.Severity) int {
+	n := 0
+	for _, f := range c.findings {
+		if f.Severity == severity {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *checked) ok() bool {
+	return c.count(sequencer.SeverityError) == 0 && (!c.strict || len(c.findings) == 0)
+}
+
+// versionName is how a finding's version is shown.
+func (c *checked) versionName(i int) string {
+	if i == sequencer.WholePlan || c.plan == nil {
+		return ""
+	}
+	return c.plan.Versions[i].Name
+}
+
+// jsonVersion names a version; both are null where a finding belongs to none.
+type jsonVersion struct {
+	Index *int    `json:"version_index"`
+	Name  *string `json:"version"`
+}
+
+type jsonFinding struct {
+	jsonVersion
+	Severity sequencer.Severity `json:"severity"`
+	What     string             `json:"what"`
+	Next     string             `json:"next"`
+}
+
+func (c *checked) jsonVersion(i int) jsonVersion {
+	if i == sequencer.WholePlan {
+		return jsonVersion{}
+	}
+	name := c.versionName(i)
+	return jsonVersion{&i, &name}
+}
+
+func (c *checked) printJSON(w io.Writer) error {
+	report := struct {
+		OK       bool          `json:"ok"`
+		Findings []jsonFinding `json:"findings"`
+		Versions []jsonVersion `json:"versions"`
+	}{c.ok(), []jsonFinding{}, []jsonVersion{}}
+	for _, f := range c.findings {
+		report.Findings = append(report.Findings, jsonFinding{c.jsonVersion(f.Version), f.Severity, f.What, f.Next})
+	}
+	if c.plan != nil {
+		for i := range c.plan.Versions {
+			report.Versions = append(report.Versions, c.jsonVersion(i))
+		}
+	}
+	text, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return fmt.Errorf("cannot write the report as JSON: %w", err)
+	}
+	if _, err := w.Write(append(text, '\n')); err != nil {
+		return fmt.Errorf("cannot write the report: %w", err)
+	}
+	return nil
+}
+
+// textWidth is where the text of a finding is wrapped, in bytes. Names of files are never broken.
+const textWidth = 90
+
+// print prints a table for a person, errors first, and a last line that says how it is.
+func (c *checked) print(w io.Writer) {
+	column := len("version")
+	for _, f := range c.findings {
+		column = max(column, len(c.versionName(f.Version)))
+	}
+	if len(c.findings) > 0 {
+		fmt.Fprintf(w, "%-8s %-*s  what, and what to do\n", "severity", column, "version")
+	}
+	for _, severity := range []sequencer.Severity{sequencer.SeverityError, sequencer.SeverityWarning} {
+		for _, f := range c.findings {
+			if f.Severity == severity {
+				c.printRow(w, column, f)
+			}
+		}
+	}
+	fmt.Fprintln(w, c.summary())
+}
+
+// printRow prints a finding: what is wrong, and below it what to do.
+func (c *checked) printRow(w io.Writer, column int, f sequencer.Finding) {
+	severity, name := string(f.Severity), c.versionName(f.Version)
+	lines := wrap(f.What, textWidth)
+	for n, line := range wrap(f.Next, textWidth-2) {
+		lines = append(lines, [2]string{"→ ", "  "}[min(n, 1)]+line)
+	}
+	for _, line := range lines {
+		fmt.Fprintf(w, "%-8s %-*s  %s\n", severity, column, name, line)
+		severity, name = "", ""
+	}
+}
+
+func (c *checked) summary() string {
+	errs, warnings := c.count(sequencer.SeverityError), c.count(sequencer.SeverityWarning)
+	if errs+warnings > 0 {
+		text := fmt.Sprintf("%s, %s", counted(errs, "error"), counted(warnings, "warning"))
+		if c.ok() {
+			return text + ": it can run"
+		}
+		return text
+	}
+	var names []string
+	for _, v := range c.plan.Versions {
+		names = append(names, v.Name)
+	}
+	text := fmt.Sprintf("all in order: %s; the programs, libraries and configs of %s; ", c.plan.File, strings.Join(names, ", "))
+	if c.checkpoint != "" {
+		text += "the checkpoint " + c.checkpoint + "; "
+	}
+	return text + "the volume of the state; io_uring"
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// wrap breaks text between words into lines of at most width bytes, if no word is longer. What a terminal would obey,
+// which may stand in any file, is shown as a question mark.
+func wrap(text string, width int) []string {
+	text = strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) && r != '\n' {
+			return '?'
+		}
+		return r
+	}, text)
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines = append(lines, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
+}

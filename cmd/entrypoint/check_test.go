@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"runtime"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/sequencer"
+)
+
+func TestCheckSaysWhatItHasLookedAt(t *testing.T) {
+	c := checked{plan: &sequencer.Plan{File: "manager.json", Versions: []sequencer.Version{{Name: "v0"}, {Name: "osaka"}}}}
+	assert.Equal(t, "all in order: manager.json; the programs, libraries and configs of v0, osaka; the volume of the state; io_uring", c.summary())
+	c.checkpoint = "/data/c.json"
+	assert.Contains(t, c.summary(), "; the checkpoint /data/c.json; the volume of the state")
+}
+
+// Docker's own seccomp profile denies io_uring, with EPERM; older ones and kernels do not know it.
+func TestForbiddenIOUringIsAWarning(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.EPERM, unix.ENOSYS} {
+		var found []sequencer.Finding
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // and never unlock: the filter ends with the thread
+			err := denyIOUring(errno)
+			found = checkMachine()
+			done <- err
+		}()
+		require.NoError(t, <-done)
+		require.NotEmpty(t, found)
+		assert.Equal(t, sequencer.Finding{
+			Version: sequencer.WholePlan, Severity: sequencer.SeverityWarning,
+			What: "io_uring is not permitted here (" + errno.Error() + "): the state engine of a real node panics without it, exit 101",
+			Next: "take a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register (docker run --security-opt seccomp=FILE), " +
+				"and see that the sysctl kernel.io_uring_disabled is 0",
+		}, found[0])
+	}
+}
+
+// denyIOUring has io_uring_setup(2) fail with errno in this thread.
+func denyIOUring(errno unix.Errno) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number of the system call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_IO_URING_SETUP},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+}
+
+func TestFindingsAreATable(t *testing.T) {
+	c := checked{
+		plan: &sequencer.Plan{Versions: []sequencer.Version{{Name: "v0"}, {Name: "a-long-name"}}},
+		findings: []sequencer.Finding{
+			{Version: sequencer.WholePlan, Severity: sequencer.SeverityWarning, What: "the volume is full"},
+			{Version: 1, Severity: sequencer.SeverityError, What: strings.Repeat("word ", 20), Next: strings.Repeat("act ", 25)},
+			{Version: 0, Severity: sequencer.SeverityError, What: "a line\nand\x1b[2J another", Next: strings.Repeat("x", 100) + " y"},
+		},
+	}
+	var out bytes.Buffer
+	c.print(&out)
+	assert.Equal(t, strings.Join([]string{
+		"severity version      what, and what to do",
+		"error    a-long-name  " + strings.TrimSpace(strings.Repeat("word ", 18)),
+		"                      word word",
+		"                      → " + strings.TrimSpace(strings.Repeat("act ", 22)),
+		"                        act act act",
+		"error    v0           a line and?[2J another",
+		"                      → " + strings.Repeat("x", 100),
+		"                        y",
+		"warning               the volume is full",
+		"2 errors, 1 warning",
+		"",
+	}, "\n"), out.String())
+}

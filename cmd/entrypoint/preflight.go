@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/images"
+	"rollup-entrypoint/sequencer"
+)
+
+// preflight finds all that would keep version i from running: its files, and what its programs need of the image. It may
+// run in a goroutine, and changes nothing.
+func preflight(plan *sequencer.Plan, i int) []sequencer.Finding {
+	found := sequencer.CheckFiles(plan, i)
+	place := &images.Place{Path: os.Getenv("PATH"), LibraryPath: os.Getenv("LD_LIBRARY_PATH")}
+	for _, pair := range plan.Versions[i].Env {
+		name, value, _ := strings.Cut(pair, "=")
+		switch name {
+		case "PATH":
+			place.Path = value
+		case "LD_LIBRARY_PATH":
+			place.LibraryPath = value
+		}
+	}
+	programs := sequencer.Programs(plan, i)
+	for _, key := range slices.Sorted(maps.Keys(programs)) {
+		for _, p := range place.Check(programs[key]) {
+			f := sequencer.Finding{Version: i, Severity: sequencer.SeverityWarning, What: key + ": " + p.What, Next: p.Next}
+			if p.Sure {
+				f.Severity = sequencer.SeverityError
+			}
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// preflightAll finds all that would keep a run from going on, or a later upgrade from succeeding, as far as it can be
+// known before: the versions, the checkpoint (empty for none), the volume and the machine. It changes nothing.
+func preflightAll(plan *sequencer.Plan, checkpoint string) []sequencer.Finding {
+	var found, ofCheckpoint []sequencer.Finding
+	at := 0
+	if checkpoint != "" {
+		at, ofCheckpoint = sequencer.CheckCheckpoint(plan, checkpoint)
+	}
+	for i := range plan.Versions {
+		ofVersion := preflight(plan, i)
+		for n := range ofVersion {
+			if i < at { // it is complete, and is not started any more
+				ofVersion[n].Severity = sequencer.SeverityWarning
+			}
+		}
+		found = append(found, ofVersion...)
+	}
+	return slices.Concat(found, sequencer.CheckStorage(plan), ofCheckpoint, sequencer.CheckVolume(plan, checkpoint), checkMachine())
+}
+
+// filesWanted is how many open files a state engine with a few hundred files and as many connections gets along with.
+const filesWanted = 4096
+
+// checkMachine finds what a node needs of the kernel and is not given.
+func checkMachine() []sequencer.Finding {
+	var found []sequencer.Finding
+	warn := func(what, next string) {
+		found = append(found, sequencer.Finding{Version: sequencer.WholePlan, Severity: sequencer.SeverityWarning, What: what, Next: next})
+	}
+	if err := probeIOUring(); err != nil {
+		warn(fmt.Sprintf("io_uring is not permitted here (%s): the state engine of a real node panics without it, exit 101", err),
+			"take a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register (docker run --security-opt seccomp=FILE), "+
+				"and see that the sysctl kernel.io_uring_disabled is 0")
+	}
+	// The soft limit is not known any more: the runtime of Go has raised ours to the hard one, and gives the node the
+	// old one back.
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Max < filesWanted {
+		warn(fmt.Sprintf("a process may have only %d files open", limit.Max), fmt.Sprintf("raise the limit to %d or more (docker run --ulimit nofile=65536)", filesWanted))
+	}
+	return found
+}
+
+// probeIOUring makes the smallest ring that there is, and gives it back.
+func probeIOUring() error {
+	var params [120]byte // struct io_uring_params, all zero
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
+	if errno != 0 {
+		return errno //nolint:wrapcheck // its words are all that there is to say
+	}
+	return unix.Close(int(fd)) //nolint:wrapcheck // it cannot fail
+}
