@@ -165,6 +165,33 @@ func TestLibraryPathIsSearched(t *testing.T) {
 	assert.Empty(t, (&Place{LibraryPath: "/nowhere;" + dir + "/lib"}).Check(program))
 }
 
+// A program that was built on a newer system: the loader says "version `GLIBC_2.38' not found".
+func TestLibraryThatIsOlderThanTheProgramIsFound(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+		return filepath.Join(dir, name)
+	}
+	library, program := filepath.Join(dir, "libanswer.so.1"), filepath.Join(dir, "program")
+	build := func(version string) {
+		tool(t, nil, "gcc", "-shared", "-fPIC", "-Wl,-soname,libanswer.so.1", "-Wl,--version-script="+write("map", version+" { answer; };\n"),
+			"-o", library, write("answer.c", "int answer(void) { return 42; }\n"))
+	}
+	build("ANSWER_2")
+	tool(t, nil, "gcc", "-o", program, write("main.c", "int answer(void);\nint main(void) { return answer() != 42; }\n"), library, "-Wl,-rpath,$ORIGIN")
+	tool(t, nil, program)
+	assert.Empty(t, (&Place{}).Check(program))
+
+	build("ANSWER_1")
+	out, err := exec.Command(program).CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "ANSWER_2", "the loader of this machine refuses it")
+	assert.Equal(t, []string{
+		"false: " + program + " was built for newer libraries: it needs ANSWER_2 of " + library + " → " +
+			"take an image of the system on which it was built, or a newer one, or build it on that of the image",
+	}, texts((&Place{}).Check(program)))
+}
+
 // The kernel says "no such file or directory" of the program itself, which is there.
 func TestMissingLoaderIsToldAsSuch(t *testing.T) {
 	_, program := cProgram(t)
@@ -428,7 +455,7 @@ func TestWhatIsNoProgramIsAnError(t *testing.T) {
 	}{
 		{"an object file", elfText(object), "true: /rollup is an object file or a core dump, and no program → name the program itself"},
 		{"a library", elfText(shared), "true: /rollup is a shared library, and no program: it names no loader → name the program itself"},
-		{"a copy that was cut off", torn[:len(torn)/2], "true: /rollup is broken: its program headers cannot be read: it is cut off"},
+		{"a copy that was cut off", torn[:len(torn)/2], "true: /rollup is broken: it is cut off: it has "},
 		{"nothing", nil, "true: /rollup is neither an ELF program nor a script with a #! line"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -47,6 +47,9 @@ type program struct {
 	needed []string
 	// rpath and runpath are the lists of directories as they stand in the file.
 	rpath, runpath string
+	// wants are the versions of symbols that it needs, by the library, and gives those that it has for others.
+	wants map[string][]string
+	gives []string
 }
 
 // errNotELF: the file does not begin as an ELF file does.
@@ -201,8 +204,9 @@ func (f *elfFile) dynamic(p *program, segments []segment, s segment) error {
 	if len(needed) > neededLimit {
 		return fmt.Errorf("it names %d libraries, which no program does", len(needed))
 	}
+	l := loaded{f, segments, single}
 	name := func(at uint64) string {
-		text, nameErr := f.text(segments, single[dtStrtab], single[dtStrsz], at)
+		text, nameErr := l.name(at)
 		err = errors.Join(err, nameErr)
 		return text
 	}
@@ -217,6 +221,7 @@ func (f *elfFile) dynamic(p *program, segments []segment, s segment) error {
 	if at, there := single[dtRunpath]; there {
 		p.runpath = name(at)
 	}
+	p.wants, p.gives = l.wants(), l.gives()
 	return err
 }
 
@@ -241,27 +246,40 @@ func (f *elfFile) entries(table []byte) (needed []uint64, single map[uint64]uint
 	return needed, single
 }
 
-// text reads a name of the string table, which stands at an address of the running program.
-func (f *elfFile) text(segments []segment, table, size, at uint64) (string, error) {
-	if at >= size {
-		return "", errors.New("a name that its loader needs lies outside of the table of names")
-	}
-	address := end(table, at)
-	for _, s := range segments {
+// loaded is a file as it will lie in memory, where the loader reads it.
+type loaded struct {
+	*elfFile
+	segments []segment
+	// tags are the entries of the dynamic segment that stand there once.
+	tags map[uint64]uint64
+}
+
+// at reads up to n bytes at an address.
+func (l loaded) at(address, n uint64) ([]byte, error) {
+	for _, s := range l.segments {
 		if s.kind != ptLoad || address < s.address || address-s.address >= s.inFile {
 			continue
 		}
 		inside := address - s.address
-		b, err := f.bytes(end(s.offset, inside), min(size-at, s.inFile-inside, pathLimit))
-		if err != nil {
-			return "", err
-		}
-		if bytes.IndexByte(b, 0) < 0 {
-			return "", errors.New("a name that its loader needs has no end")
-		}
-		return cString(b), nil
+		return l.bytes(end(s.offset, inside), min(n, s.inFile-inside))
 	}
-	return "", errors.New("the table of names that its loader needs is not in the file")
+	return nil, errors.New("what its loader needs is not in the file")
+}
+
+// name reads a name of the string table.
+func (l loaded) name(at uint64) (string, error) {
+	size := l.tags[dtStrsz]
+	if at >= size {
+		return "", errors.New("a name that its loader needs lies outside of the table of names")
+	}
+	b, err := l.at(end(l.tags[dtStrtab], at), min(size-at, pathLimit))
+	if err != nil {
+		return "", err
+	}
+	if bytes.IndexByte(b, 0) < 0 {
+		return "", errors.New("a name that its loader needs has no end")
+	}
+	return cString(b), nil
 }
 
 // cString is b up to the first NUL byte.

@@ -3,6 +3,8 @@ package images
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,9 +53,13 @@ func elfText(p program) []byte {
 	if p.runpath != "" {
 		entries = word(entries, dtRunpath, name(p.runpath))
 	}
-	entries = word(entries, dtStrtab, address+at, dtStrsz, uint64(len(table)), dtNull, 0)
+	wants, gives := wantsTable(order, p.wants, name), givesTable(order, p.gives, name)
 	loader := []byte(p.interpreter + "\x00")
-	content := append(append(bytes.Clone(table), loader...), entries...)
+	content := slices.Concat(table, loader, wants, gives)
+	behind := address + at + uint64(len(table)+len(loader))
+	entries = word(entries, dtStrtab, address+at, dtStrsz, uint64(len(table)), dtVerneed, behind, dtVerneednum, uint64(len(p.wants)),
+		dtVerdef, behind+uint64(len(wants)), dtVerdefnum, uint64(len(p.gives)), dtNull, 0)
+	content = append(content, entries...)
 
 	segment := func(b []byte, kind uint32, from, size int) []byte {
 		offset := uint64(from)
@@ -78,7 +84,7 @@ func elfText(p program) []byte {
 	for _, v := range []uint16{uint16(headerSize), uint16(entrySize), uint16(headers), 0, 0, 0} {
 		b = order.AppendUint16(b, v)
 	}
-	loaderAt, entriesAt := int(at)+len(table), int(at)+len(table)+len(loader)
+	loaderAt, entriesAt := int(at)+len(table), int(at)+len(content)-len(entries)
 	b = segment(b, ptLoad, 0, int(at)+len(content))
 	if p.interpreter != "" {
 		b = segment(b, ptInterp, loaderAt, len(loader))
@@ -89,6 +95,49 @@ func elfText(p program) []byte {
 	return append(b, content...)
 }
 
+// wantsTable writes the versions needed: a library, then its versions, one behind the other.
+func wantsTable(order binary.AppendByteOrder, wants map[string][]string, name func(string) uint64) []byte {
+	var b []byte
+	libraries := slices.Sorted(maps.Keys(wants))
+	for i, library := range libraries {
+		next := uint32(0)
+		if i < len(libraries)-1 {
+			next = uint32(16 * (1 + len(wants[library])))
+		}
+		b = order.AppendUint16(b, 1)
+		b = order.AppendUint16(b, uint16(len(wants[library])))
+		b = append32(order, b, uint32(name(library)), 16, next)
+		for n, version := range wants[library] {
+			next := uint32(0)
+			if n < len(wants[library])-1 {
+				next = 16
+			}
+			b = append32(order, b, 0, 0, uint32(name(version)), next)
+		}
+	}
+	return b
+}
+
+// givesTable writes the versions that a library has.
+func givesTable(order binary.AppendByteOrder, gives []string, name func(string) uint64) []byte {
+	var b []byte
+	for i, version := range gives {
+		next := uint32(0)
+		if i < len(gives)-1 {
+			next = 28
+		}
+		b = append32(order, b, 0, 0, 0, 20, next, uint32(name(version)), 0)
+	}
+	return b
+}
+
+func append32(order binary.AppendByteOrder, b []byte, values ...uint32) []byte {
+	for _, v := range values {
+		b = order.AppendUint32(b, v)
+	}
+	return b
+}
+
 func read(text []byte) (program, error) { return readELF(bytes.NewReader(text), int64(len(text))) }
 
 // ours is a program for amd64 that needs a loader and libraries.
@@ -96,6 +145,7 @@ func ours() program {
 	return program{
 		class: class64, data: littleEndian, machine: 62, kind: typeDyn, interpreter: "/lib64/ld-linux-x86-64.so.2",
 		needed: []string{"libz.so.1", "libc.so.6"}, runpath: "$ORIGIN/../lib",
+		wants: map[string][]string{"libc.so.6": {"GLIBC_2.2.5", "GLIBC_2.38"}, "libz.so.1": {"ZLIB_1.2"}}, gives: []string{"rollup", "ROLLUP_1"},
 	}
 }
 
@@ -131,6 +181,36 @@ func TestCutOffFileIsBrokenAtEveryByte(t *testing.T) {
 	}
 }
 
+// Version tables are read as far as they can be: a program need not have any.
+func TestVersionsOfSymbolsThatCannotBeReadAreNone(t *testing.T) {
+	put := func(b []byte, tag uint32, value uint64) {
+		at := bytes.LastIndex(b, binary.LittleEndian.AppendUint64(nil, uint64(tag)))
+		binary.LittleEndian.PutUint64(b[at+8:], value)
+	}
+	for name, lie := range map[string]func(b []byte){
+		"outside": func(b []byte) { put(b, dtVerneed, 1<<40); put(b, dtVerdef, 1<<40) },
+		"cut off": func(b []byte) {
+			put(b, dtVerneed, 0x10000+uint64(len(b))-4)
+			put(b, dtVerdef, 0x10000+uint64(len(b))-4)
+		},
+		"none": func(b []byte) { put(b, dtVerneednum, 0); put(b, dtVerdefnum, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := elfText(ours())
+			lie(text)
+			got, err := read(text)
+			require.NoError(t, err)
+			assert.Empty(t, got.wants)
+			assert.Empty(t, got.gives)
+		})
+	}
+	endless := ours()
+	endless.gives = strings.Fields(strings.Repeat("V ", symbolsLimit))
+	got, err := read(elfText(endless))
+	require.NoError(t, err)
+	assert.Less(t, len(got.gives), symbolsLimit)
+}
+
 func TestHostileFileIsToldWithoutReadingWhatItClaims(t *testing.T) {
 	const segmentsAt, entry = 64, 56
 	put16 := binary.LittleEndian.PutUint16
@@ -151,7 +231,7 @@ func TestHostileFileIsToldWithoutReadingWhatItClaims(t *testing.T) {
 		{"a loader without a name", func(b []byte) { put64(b[segmentsAt+entry+32:], 1) }, "the name of its loader has 1 bytes"},
 		{"a loader without an end", func(b []byte) { put64(b[segmentsAt+entry+32:], 5) }, "the name of its loader has no end"},
 		{"a dynamic segment outside", func(b []byte) { put64(b[segmentsAt+2*entry+8:], 1<<62) }, "it is cut off"},
-		{"names outside of the file", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrtab)+8:], 1<<40) }, "the table of names that its loader needs is not in the file"},
+		{"names outside of the file", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrtab)+8:], 1<<40) }, "what its loader needs is not in the file"},
 		{"names outside of their table", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrsz)+8:], 1) }, "lies outside of the table of names"},
 		{"a name without an end", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrsz)+8:], 3) }, "a name that its loader needs has no end"},
 	} {

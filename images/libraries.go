@@ -30,11 +30,13 @@ type search struct {
 	main   *object
 	musl   bool
 	system []string
-	// known are the names that were looked for.
-	known map[string]bool
+	// known are the names that were looked for, with what was found.
+	known map[string]*object
 	queue []*object
 	// missing are the names that were not found, with what needs them.
 	missing []string
+	// older are the versions of symbols that the libraries found do not have.
+	older []string
 	// sure: no file that we do not know can have named another directory.
 	sure bool
 	// configs is how many files of the loader's configuration were read.
@@ -43,7 +45,7 @@ type search struct {
 
 // checkLibraries looks for all libraries of the program, and for theirs.
 func (p *Place) checkLibraries(file string, prog program) []Problem {
-	s := search{Place: p, main: &object{path: file, program: prog}, musl: isMusl(prog.interpreter), known: map[string]bool{}}
+	s := search{Place: p, main: &object{path: file, program: prog}, musl: isMusl(prog.interpreter), known: map[string]*object{}}
 	s.system = s.glibcDirs()
 	if s.musl {
 		s.system = s.muslDirs()
@@ -55,50 +57,65 @@ func (p *Place) checkLibraries(file string, prog program) []Problem {
 		s.queue = s.queue[1:]
 		for _, name := range from.needed {
 			s.need(from, name)
+			s.compare(from, name)
 		}
 	}
-	if len(s.missing) == 0 {
-		return nil
+	var problems []Problem
+	if len(s.missing) > 0 {
+		problems = append(problems, s.problem())
 	}
-	return []Problem{s.problem()}
+	if len(s.older) > 0 {
+		problems = append(problems, s.olderProblem())
+	}
+	return problems
 }
 
 func (s *search) problem() Problem {
-	const shown = 5
-	missing := slices.Clone(s.missing)
-	if more := len(missing) - shown; more > 0 {
-		missing = append(missing[:shown], fmt.Sprintf("%d more", more))
-	}
 	return Problem{
-		Sure: s.sure, What: s.main.path + " needs libraries that are not found: " + strings.Join(missing, ", "),
+		Sure: s.sure, What: s.main.path + " needs libraries that are not found: " + some(s.missing),
 		Next: "install the packages that have them, or name their directory in LD_LIBRARY_PATH; looked for in " + strings.Join(s.system, ", "),
 	}
 }
 
+// some joins the first few of a list.
+func some(list []string) string {
+	const shown = 5
+	if more := len(list) - shown; more > 0 {
+		list = append(slices.Clone(list[:shown]), fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(list, ", ")
+}
+
 // need looks for a library that an object asks for. A library is loaded once for all who ask for it by the same name.
 func (s *search) need(from *object, name string) {
-	if s.known[name] || s.isLoader(name) || len(s.known) == librariesLimit {
+	if _, done := s.known[name]; done || s.isLoader(name) || len(s.known) == librariesLimit {
 		return
 	}
-	s.known[name] = true
-	if strings.Contains(name, "/") {
-		file := s.expand(from, name)
-		if found, ok := s.library(from, file); ok {
-			s.queue = append(s.queue, found)
-			return
-		}
+	found := s.find(from, name)
+	s.known[name] = found
+	switch {
+	case found != nil:
+		s.queue = append(s.queue, found)
+	case strings.Contains(name, "/"):
 		s.sure = true
-		s.miss(from, file)
-		return
+		s.miss(from, s.expand(from, name))
+	default:
+		s.miss(from, name)
+	}
+}
+
+// find is nil where there is no such library.
+func (s *search) find(from *object, name string) *object {
+	if strings.Contains(name, "/") {
+		return s.library(from, s.expand(from, name))
 	}
 	dirs := s.dirs(from)
 	for _, dir := range dirs[:min(len(dirs), directoriesLimit)] {
-		if found, ok := s.library(from, filepath.Join(dir, name)); ok {
-			s.queue = append(s.queue, found)
-			return
+		if found := s.library(from, filepath.Join(dir, name)); found != nil {
+			return found
 		}
 	}
-	s.miss(from, name)
+	return nil
 }
 
 func (s *search) miss(from *object, name string) {
@@ -118,18 +135,19 @@ func (s *search) isLoader(name string) bool {
 	return s.musl && isLib && dot && slices.Contains([]string{"c", "pthread", "rt", "m", "dl", "util", "xnet"}, word)
 }
 
-// library opens a file that may be the library. One for another machine is passed over, as the loader does.
-func (s *search) library(from *object, file string) (*object, bool) {
+// library opens a file that may be the library; nil where it is none. One for another machine is passed over, as the
+// loader does.
+func (s *search) library(from *object, file string) *object {
 	f, size, err := s.open(file)
 	if err != nil {
-		return nil, false
+		return nil
 	}
 	defer f.Close()
 	prog, err := readELF(f, size)
 	if err != nil || prog.kind != typeDyn || prog.machine != s.main.machine || prog.class != s.main.class {
-		return nil, false
+		return nil
 	}
-	return &object{path: file, program: prog, parent: from}, true
+	return &object{path: file, program: prog, parent: from}
 }
 
 // dirs are the directories in which the loader looks for what an object needs, in its order. DT_RPATH counts for what
