@@ -124,9 +124,9 @@ func sameDirectory(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
-// CheckCheckpoint finds what keeps a run from going on where the checkpoint at path says. at is the version with which
-// it would go on, 0 where that is not known. Nothing is locked or written.
-func CheckCheckpoint(plan *Plan, path string) (at int, found []Finding) {
+// CheckCheckpoint finds what keeps a run from going on where the checkpoint at path says. first is the first version
+// whose files are still needed, 0 where that is not known. Nothing is locked or written.
+func CheckCheckpoint(plan *Plan, path string) (first int, found []Finding) {
 	refused := func(version int, err error) []Finding {
 		var f *Failure
 		if !errors.As(err, &f) {
@@ -150,7 +150,7 @@ func CheckCheckpoint(plan *Plan, path string) (at int, found []Finding) {
 	if err != nil {
 		return min(c.VersionIndex, plan.Last()), refused(WholePlan, err)
 	}
-	at = position.Record.VersionIndex
+	at := position.Record.VersionIndex
 	for _, warning := range position.Warnings {
 		found = append(found, Finding{WholePlan, SeverityWarning, warning, ""})
 	}
@@ -161,6 +161,9 @@ func CheckCheckpoint(plan *Plan, path string) (at int, found []Finding) {
 	}
 	if dir, empty := disk.EmptyState(plan.Versions[at].Config); empty && (at > 0 || position.Next == NextFinished) {
 		found = append(found, refused(at, emptyState(plan, at, position.Next, dir))...)
+	}
+	if position.Next == NextFinishPrevious || position.Next == NextMigrate && !provenBefore(plan, &position.Record, at) {
+		return at - 1, found
 	}
 	return at, found
 }

@@ -132,6 +132,18 @@ func TestCheckpointIsComparedWithThePlanAndTheState(t *testing.T) {
 			touch(t, dir+"/state/CURRENT")
 			*c = Checkpoint{VersionIndex: 2, BinaryPath: plan.Versions[2].Binary, Phase: PhaseRunning, BinarySHA256: digest(plan, 2)}
 		}, 2, nil},
+		{"a migration that is due, after a version that is proven", func(plan *Plan, dir string, c *Checkpoint) {
+			touch(t, dir+"/state/CURRENT")
+			*c = Checkpoint{VersionIndex: 1, BinaryPath: plan.Versions[1].Binary, Phase: PhaseMigrating, History: []Completed{{StopHeight: 100, Proof: ProofDurable}}}
+		}, 1, nil},
+		{"a migration that is due, after a version that is to be proven", func(plan *Plan, dir string, c *Checkpoint) {
+			touch(t, dir+"/state/CURRENT")
+			*c = Checkpoint{VersionIndex: 1, BinaryPath: plan.Versions[1].Binary, Phase: PhaseMigrating}
+		}, 0, nil},
+		{"the version before runs on", func(plan *Plan, dir string, c *Checkpoint) {
+			touch(t, dir+"/state/CURRENT")
+			*c = Checkpoint{VersionIndex: 2, BinaryPath: plan.Versions[2].Binary, Phase: PhaseFinishingPrevious}
+		}, 1, nil},
 		{"over an empty state", func(plan *Plan, _ string, c *Checkpoint) {
 			*c = Checkpoint{VersionIndex: 2, BinaryPath: plan.Versions[2].Binary, Phase: PhaseRunning}
 		}, 2, []string{"2 error: the checkpoint is at version 2, but the state directory DIR/state is empty → mount or restore the state, or, to sync again from genesis, delete the checkpoint too"}},

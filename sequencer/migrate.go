@@ -78,13 +78,17 @@ func (s *sequence) notBegun() error {
 // look. A hand-over has proven it already; a checkpoint that was set by hand, or a stop height that was changed since,
 // has not: then the node of version i-1 is started, and either refuses its stop height or runs on to it.
 func (s *sequence) provePrevious(i int) error {
-	before := s.Plan.Versions[i-1]
-	done, known := s.record.completed(i - 1)
-	if known && done.StopHeight == before.Stop && done.Proof != ProofHeight {
+	if provenBefore(s.Plan, &s.record, i) {
 		return nil
 	}
-	s.Log.Info("proving the stop height before the migration", slog.Int("version", i-1), slog.Uint64("stop_height", before.Stop))
+	s.Log.Info("proving the stop height before the migration", slog.Int("version", i-1), slog.Uint64("stop_height", s.Plan.Versions[i-1].Stop))
 	return s.completePrevious(i, i > 1)
+}
+
+// provenBefore reports whether the record has a proof, good enough for a migration, that version i-1 is complete.
+func provenBefore(plan *Plan, c *Checkpoint, i int) bool {
+	done, known := c.completed(i - 1)
+	return known && done.StopHeight == plan.Versions[i-1].Stop && done.Proof != ProofHeight
 }
 
 // runMigration runs the migration to its end. The first stop signal does not interrupt it: a state that is half

@@ -45,14 +45,14 @@ func preflight(plan *sequencer.Plan, i int) []sequencer.Finding {
 // known before: the versions, the checkpoint (empty for none), the volume and the machine. It changes nothing.
 func preflightAll(plan *sequencer.Plan, checkpoint string) []sequencer.Finding {
 	var found, ofCheckpoint []sequencer.Finding
-	at := 0
+	first := 0
 	if checkpoint != "" {
-		at, ofCheckpoint = sequencer.CheckCheckpoint(plan, checkpoint)
+		first, ofCheckpoint = sequencer.CheckCheckpoint(plan, checkpoint)
 	}
 	for i := range plan.Versions {
 		ofVersion := preflight(plan, i)
 		for n := range ofVersion {
-			if i < at { // it is complete, and is not started any more
+			if i < first { // it is complete, and is not started any more
 				ofVersion[n].Severity = sequencer.SeverityWarning
 			}
 		}

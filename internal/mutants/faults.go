@@ -298,8 +298,8 @@ var faults = []fault{
 	{
 		"migration-on-any-entry-of-the-history", 2, "a migration rewrites a state below the stop height",
 		"sequencer/migrate.go",
-		"if known && done.StopHeight == before.Stop && done.Proof != ProofHeight {",
-		"if known && done.StopHeight == before.Stop {",
+		"return known && done.StopHeight == plan.Versions[i-1].Stop && done.Proof != ProofHeight",
+		"return known && done.StopHeight == plan.Versions[i-1].Stop",
 		"TestMigrationOfAHandSetCheckpointWaitsForAProof",
 	},
 	{
