@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -19,6 +21,24 @@ func TestCheckSaysWhatItHasLookedAt(t *testing.T) {
 	assert.Equal(t, "all in order: manager.json; the programs, libraries and configs of v0, osaka; the volume of the state; io_uring", c.summary())
 	c.checkpoint = "/data/c.json"
 	assert.Contains(t, c.summary(), "; the checkpoint /data/c.json; the volume of the state")
+}
+
+// A version's own environment wins over ours, as it does when the version is started.
+func TestPreflightLooksWithTheVersionsOwnEnvironment(t *testing.T) {
+	dir := t.TempDir()
+	script, config := filepath.Join(dir, "migration"), filepath.Join(dir, "node.toml")
+	require.NoError(t, os.WriteFile(script, []byte("#!/usr/bin/env its-own-shell\n"), 0o755))
+	require.NoError(t, os.WriteFile(config, []byte("runner.http_config.bind_port = 1\n"), 0o644))
+	require.NoError(t, os.Symlink("/bin/sh", filepath.Join(dir, "its-own-shell")))
+	plan := &sequencer.Plan{Versions: []sequencer.Version{{Binary: "/bin/sh", Config: config}, {Binary: "/bin/sh", Migration: script, Config: config}}}
+	assert.Empty(t, preflight(plan, 0))
+	found := preflight(plan, 1)
+	require.Len(t, found, 1)
+	assert.Equal(t, sequencer.SeverityError, found[0].Severity)
+	assert.Equal(t, 1, found[0].Version)
+	assert.Contains(t, found[0].What, `migration_path: the interpreter "its-own-shell", named in the #! line of `+script+", is not found in PATH=")
+	plan.Versions[1].Env = []string{"PATH=" + dir}
+	assert.Empty(t, preflight(plan, 1))
 }
 
 // Docker's own seccomp profile denies io_uring, with EPERM; older ones and kernels do not know it.
