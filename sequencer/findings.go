@@ -33,6 +33,18 @@ type Finding struct {
 	What, Next string
 }
 
+// Text is the finding in one sentence, with the version.
+func (f Finding) Text(plan *Plan) string {
+	text := f.What
+	if f.Version >= 0 && f.Version <= plan.Last() {
+		text = plan.label(f.Version) + ": " + text
+	}
+	if f.Next != "" {
+		text += "; " + f.Next
+	}
+	return text
+}
+
 // CheckFiles finds what is wrong with the files of version i: that they are there and may be executed or read. It reads
 // the node's config, and of the programs nothing.
 func CheckFiles(plan *Plan, i int) []Finding {

@@ -41,10 +41,19 @@ func (n *nodeRun) preflightWhenNear(now time.Time) {
 		return
 	}
 	n.nextPreflight = now.Add(s.PreflightBefore / preflightsAhead)
-	done := make(chan []Finding, 1) // the node may have ended by then
+	done := make(chan preflights, 1) // the node may have ended by then
 	n.preflight = done
-	go func() { done <- s.Preflight(n.index + 1) }()
+	go func() {
+		found := preflights{}
+		for _, i := range []int{WholePlan, n.index + 1} {
+			found[i] = s.Preflight(i)
+		}
+		done <- found
+	}()
 }
+
+// preflights are the findings of several preflights, by version.
+type preflights map[int][]Finding
 
 // preflightDone makes what a preflight of version i has found part of the state, and logs what is new.
 func (s *sequence) preflightDone(i int, found []Finding) {
@@ -67,15 +76,19 @@ func (s *sequence) preflightDone(i int, found []Finding) {
 	s.publish()
 }
 
-// preflightAll looks at version now and all later ones, and gives the errors.
+// preflightAll looks at what all versions share, at version now and at all later ones, and gives the errors. What is wrong
+// with an earlier version is none.
 func (s *sequence) preflightAll(now int) Problems {
 	var serious Problems
-	for i := now; i <= s.Plan.Last(); i++ {
+	for i := WholePlan; i <= s.Plan.Last(); i++ {
+		if i != WholePlan && i < now {
+			continue
+		}
 		found := s.Preflight(i)
 		s.preflightDone(i, found)
 		for _, f := range found {
-			if f.Severity == SeverityError {
-				serious = append(serious, f.What+"; "+f.Next)
+			if f.Severity == SeverityError && (f.Version == WholePlan || f.Version >= now) {
+				serious = append(serious, f.Text(s.Plan))
 			}
 		}
 	}

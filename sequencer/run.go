@@ -108,7 +108,8 @@ type Options struct {
 	StopTimeout time.Duration
 	// Observe, where not nil, is handed the state of the run after each change, from one goroutine. It must return at once.
 	Observe func(State)
-	// Preflight, where not nil, looks closely at version i. It may take long, and is called from several goroutines.
+	// Preflight, where not nil, looks closely at version i, or, for WholePlan, at what all versions share. It may take long,
+	// and is called from several goroutines.
 	Preflight func(i int) []Finding
 	// PreflightBefore is how long before an upgrade, by the present rate, the next version gets another preflight; 0 for
 	// never.
@@ -309,6 +310,9 @@ func (s *sequence) checkAll(checkpoint *Checkpoint) error {
 		for _, problem := range found {
 			s.Log.Warn("a version that is complete has a problem", slog.Int("version", i), slog.String("detail", problem))
 		}
+	}
+	if s.stopRequested() {
+		return errStopped
 	}
 	if len(problems) == 0 {
 		problems = s.preflightAll(now)

@@ -63,7 +63,7 @@ type State struct {
 	Writes    WriteCount
 	// Queries counts the questions for the height, QueryFailures those without a useful answer.
 	Queries, QueryFailures uint64
-	// Preflight is what was found the last time, by version.
+	// Preflight is what was found the last time, by version, and under WholePlan what concerns all of them.
 	Preflight map[int]Preflight
 	// Failure is what went wrong last, nil for nothing; with PhaseFailed it is why the run ends.
 	Failure *Failure

@@ -179,17 +179,21 @@ func TestPreflightErrorsStartNothing(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w, o := watched(t)
 		w.options.Preflight = func(i int) []Finding {
-			if i == 0 {
-				return []Finding{{i, SeverityWarning, "the volume is nearly full", "make room"}}
+			switch i {
+			case WholePlan:
+				return []Finding{{WholePlan, SeverityWarning, "the volume is nearly full", "make room"}, {2, SeverityError, "another storage", ""}}
+			case 0:
+				return nil
 			}
-			return []Finding{{i, SeverityError, "no loader for version " + string(rune('0'+i)), "put it in"}}
+			return []Finding{{i, SeverityError, "no loader", "put it in"}}
 		}
 		f := w.fails(CodeMismatch)
-		assert.Contains(t, f.Error(), "no loader for version 1; put it in")
-		assert.Contains(t, f.Error(), "no loader for version 2; put it in")
+		assert.Contains(t, f.Error(), "version 1: no loader; put it in")
+		assert.Contains(t, f.Error(), "version 2: no loader; put it in")
+		assert.Contains(t, f.Error(), "version 2: another storage")
 		assert.NotContains(t, f.Error(), "nearly full")
 		assert.Contains(t, w.events(), "the volume is nearly full")
-		assert.Len(t, o.last().Preflight, 3)
+		assert.Len(t, o.last().Preflight, 1+3)
 	})
 }
 
@@ -206,16 +210,16 @@ func TestNextVersionIsLookedAtAgainAsItsUpgradeComesNear(t *testing.T) {
 		w.options.PreflightBefore = 12 * time.Second
 		w.options.Preflight = func(i int) []Finding {
 			asked = append(asked, i)
-			if len(asked) > 3 {
+			if len(asked) > 4 && i == 1 {
 				return found
 			}
 			return nil
 		}
 		w.fails(4)
-		assert.Equal(t, []int{0, 1, 2}, asked[:3], "at the start")
-		assert.GreaterOrEqual(t, len(asked), 3+4, "each second of the last twelve there is another one due")
-		for _, i := range asked[3:] {
-			assert.Equal(t, 1, i)
+		assert.Equal(t, []int{WholePlan, 0, 1, 2}, asked[:4], "at the start")
+		assert.GreaterOrEqual(t, len(asked), 4+2*4, "each second of the last twelve there is another one due")
+		for i := 4; i < len(asked); i += 2 {
+			assert.Equal(t, []int{WholePlan, 1}, asked[i:i+2])
 		}
 		assert.Equal(t, found, o.last().Preflight[1].Findings)
 		assert.Equal(t, 1, strings.Count(w.events(), "preflight problem"), "what stays is told once")
@@ -229,13 +233,13 @@ func TestPreflightThatHangsHoldsUpNothing(t *testing.T) {
 		w, _ := watched(t, act{v0, reaches(10, 15, 18, 20)}, act{v0, refusesStop(20, 20)}, act{m1, exits(4)})
 		w.options.PreflightBefore = time.Hour
 		w.options.Preflight = func(int) []Finding {
-			if calls++; calls > 3 {
+			if calls++; calls > 4 {
 				<-release
 			}
 			return nil
 		}
 		w.fails(4)
-		assert.Equal(t, 4, calls, "one that hangs is not followed by another one")
+		assert.Equal(t, 5, calls, "one that hangs is not followed by another one")
 		close(release)
 	})
 }

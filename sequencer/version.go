@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"syscall"
 	"time"
 
@@ -272,7 +274,7 @@ type nodeRun struct {
 	queries, failures uint64
 	// preflight delivers what a preflight of the next version has found, nil while there is none; nextPreflight is when
 	// another one is due.
-	preflight     <-chan []Finding
+	preflight     <-chan preflights
 	nextPreflight time.Time
 	// nextRecord is when a failed write of "started" is tried again.
 	nextRecord time.Time
@@ -356,7 +358,9 @@ func (n *nodeRun) loop() {
 			n.s.publish()
 		case found := <-n.preflight:
 			n.preflight = nil
-			n.s.preflightDone(n.index+1, found)
+			for _, i := range slices.Sorted(maps.Keys(found)) {
+				n.s.preflightDone(i, found[i])
+			}
 		case silent := <-n.watch.silent:
 			if silent {
 				n.s.Log.Warn("height unknown", slog.Int("version", n.index), slog.Float64("seconds", silence.Seconds()))

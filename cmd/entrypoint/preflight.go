@@ -41,6 +41,22 @@ func preflight(plan *sequencer.Plan, i int) []sequencer.Finding {
 	return found
 }
 
+// runPreflight is the preflight for a run, which has the lock and has read the checkpoint. What it finds of the volume and
+// the machine is a warning: a node may get along with it, and would tell.
+func runPreflight(plan *sequencer.Plan) func(i int) []sequencer.Finding {
+	return func(i int) []sequencer.Finding {
+		if i != sequencer.WholePlan {
+			return preflight(plan, i)
+		}
+		found := sequencer.CheckStorage(plan)
+		for _, f := range slices.Concat(sequencer.CheckVolume(plan, ""), checkMachine()) {
+			f.Severity = sequencer.SeverityWarning
+			found = append(found, f)
+		}
+		return found
+	}
+}
+
 // preflightAll finds all that would keep a run from going on, or a later upgrade from succeeding, as far as it can be
 // known before: the versions, the checkpoint (empty for none), the volume and the machine. It changes nothing.
 func preflightAll(plan *sequencer.Plan, checkpoint string) []sequencer.Finding {

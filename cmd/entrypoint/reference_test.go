@@ -127,7 +127,7 @@ func TestCrashBetweenCompletionAndCheckpointContinues(t *testing.T) {
 			g := newGate(c, c.config(1))
 			c.run(
 				phase{
-					name: "v0 has completed", do: do(heights(10, 10), start(), func(*chain) { g.pass(1); g.await() }),
+					name: "v0 has completed", do: do(heights(10, 10), start("--preflight-before=0"), func(*chain) { g.pass(1 + preflightReads); g.await() }),
 					events:     []event{on("version completed", "version=0")},
 					trace:      []string{"start v0 stop=10", "exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10"},
 					checkpoint: "0 running ?started", state: "10 version 0",

@@ -176,7 +176,7 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 	options := sequencer.Options{
 		Plan: plan, Files: &sequencer.Disk{Checkpoint: f.checkpoint}, Signals: p.inbox, Log: log, Stderr: out, NodeArgs: flags.Args(),
 		StopTimeout: f.stopTimeout, WaitWhenFinished: f.whenFinished == "wait", Heights: nodeHeights,
-		Observe: watcher.Observe, PreflightBefore: f.preflightBefore,
+		Observe: watcher.Observe, Preflight: runPreflight(plan), PreflightBefore: f.preflightBefore,
 	}
 	if flags.given("height-slack") {
 		options.Slack = &f.slack

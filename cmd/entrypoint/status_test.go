@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -296,4 +297,34 @@ func (c *chain) get(route string) string {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(c.t, err)
 	return string(body)
+}
+
+// The files of the next version were in order at the start, and are not any more as its height comes near: that is told in
+// the log, in the status and as a metric, while the version before runs on.
+func TestProblemOfTheNextVersionIsToldBeforeItsHeight(t *testing.T) {
+	t.Parallel()
+	c := served(t, version{stop: 100000}, version{migrates: true})
+	shell := filepath.Join(c.dir, "sh")
+	require.NoError(t, os.Symlink("/bin/sh", shell))
+	require.NoError(t, os.Rename(c.migration(1), c.migration(1)+"-program"))
+	require.NoError(t, writeExecutable(c.migration(1), fmt.Appendf(nil, "#!%s\nexec %s-program \"$@\"\n", shell, c.migration(1))))
+	c.da.set(5, 5)
+	c.start("--preflight-before=1000h")
+	c.awaitStatus("height 5", func(r status.Report) bool { return r.Height != nil })
+	require.NoError(t, os.Remove(shell))
+	height := uint64(5)
+	r := c.awaitStatus("the problem", func(r status.Report) bool {
+		height++ // a block at each look, so that the time of the upgrade is known
+		c.da.set(height, height)
+		return r.NextUpgrade.Preflight != nil && slices.ContainsFunc(r.NextUpgrade.Preflight.Problems, func(text string) bool {
+			return strings.Contains(text, "migration_path") && strings.Contains(text, shell)
+		})
+	})
+	assert.Equal(t, sequencer.PhaseRunning, r.Phase)
+	assert.Nil(t, r.LastFailure)
+	c.awaitEvent(on("preflight problem", "version=1", "severity=error", "problem~"+shell))
+	metrics := c.metrics()
+	assert.Equal(t, "1", metrics[`entrypoint_preflight_problems{version="1"}`])
+	assert.NotContains(t, []string{"", "0"}, metrics[`entrypoint_upgrade_preflight_problems`])
+	c.expectProbes("", "")
 }

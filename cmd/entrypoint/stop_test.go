@@ -48,7 +48,7 @@ func TestStopBeforeTheFirstStart(t *testing.T) {
 		phase{
 			name: "just before v0 is started", exit: exits(0), checkpoint: "0 running started", state: "none", events: []event{on("stopped")},
 			do: do(start(), func(c *chain) {
-				g.pass(2) // the files' check, the look for a state
+				g.pass(2 + preflightReads) // the files' check, the look for a state
 				reader := g.await()
 				c.sendAndSettle(syscall.SIGTERM)
 				reader.pass()
@@ -191,12 +191,17 @@ func TestStopWhileTheNodeShutsDownAtItsStopHeight(t *testing.T) {
 	)
 }
 
-// stopAtRead has the program started, and stopped when the file at path is read for the n-th time, counted from 1.
+// preflightReads is how often the preflight at the start reads the config of a version: for its files, for the storage path
+// and for the volume.
+const preflightReads = 3
+
+// stopAtRead has the program started, and stopped when the file at path is read for the n-th time after the preflight,
+// counted from 1. The first check of the files counts, too. There is no other preflight: it would come at any time.
 func stopAtRead(path func(c *chain) string, n int) func(*chain) {
 	return func(c *chain) {
 		g := newGate(c, path(c))
-		c.start()
-		g.pass(n - 1)
+		c.start("--preflight-before=0")
+		g.pass(n - 1 + preflightReads)
 		reader := g.await()
 		c.sendAndSettle(syscall.SIGTERM)
 		reader.pass()

@@ -94,8 +94,9 @@ func endings() []ending {
 			c.start("--listen", fmt.Sprintf("127.0.0.1:%d", c.port))
 		}, false},
 
-		{"node-not-executable", 126, one, do(script((*chain).binary, 0, "#!/nowhere/sh"), start()), false},
-		{"migration-not-executable", 126, migrating, do(script((*chain).migration, 1, "#!/nowhere/sh"), heights(13, 13), start()), false},
+		{"interpreter-missing", 78, one, do(script((*chain).binary, 0, "#!/nowhere/sh"), start()), false},
+		{"node-not-executable", 126, one, do(busy((*chain).binary, 0), start()), false},
+		{"migration-not-executable", 126, migrating, do(busy((*chain).migration, 1), heights(13, 13), start()), false},
 		{"binary-gone-while-it-ran", 127, migrating, do(atHeight3, without((*chain).binary, 0), heights(10, 10)), false},
 		{"node-killed", 137, []version{{faults: killed}}, do(atHeight3, heights(5, 5)), true},
 		{"migration-killed", 137, migrating, do(script((*chain).migration, 1, "#!/bin/sh\necho rewriting >&2\nkill -9 $$"), heights(13, 13), start()), false},
@@ -282,6 +283,20 @@ func script(file func(*chain, int) string, i int, text string) func(*chain) {
 	return func(c *chain) {
 		c.must(os.Remove(file(c, i)))
 		c.must(writeExecutable(file(c, i), []byte(text+"\n")))
+	}
+}
+
+// busy replaces a program by a copy that is open for writing: no preflight sees it, and the kernel does not execute it
+// (ETXTBSY, execve(2)).
+func busy(file func(*chain, int) string, i int) func(*chain) {
+	return func(c *chain) {
+		text, err := os.ReadFile(file(c, i))
+		c.must(err)
+		c.must(os.Remove(file(c, i)))
+		c.must(os.WriteFile(file(c, i), text, 0o755))
+		held, err := os.OpenFile(file(c, i), os.O_WRONLY, 0)
+		c.must(err)
+		c.t.Cleanup(func() { _ = held.Close() })
 	}
 }
 

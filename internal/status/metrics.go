@@ -91,10 +91,10 @@ func metricTable() []metric {
 			return []sample{{suffix: "_sum", value: m.state.Writes.Took.Seconds()}, {suffix: "_count", value: float64(m.state.Writes.Done)}}
 		}},
 		{"entrypoint_checkpoint_write_failures_total", "counter", "Writes of the checkpoint that failed.", func(m *moment) []sample { return one(float64(m.state.Writes.Failed)) }},
-		{"entrypoint_preflight_problems", "gauge", "What the last preflight of a version found out of order.", preflights},
-		{"entrypoint_upgrade_preflight_problems", "gauge", "What the last preflight of the next version found out of order.", func(m *moment) []sample {
-			p, done := m.state.Preflight[m.state.Record.VersionIndex+1]
-			return known(float64(len(p.Findings)), done)
+		{"entrypoint_preflight_problems", "gauge", "What the last preflight of a version found out of order; version all is what they share.", preflights},
+		{"entrypoint_upgrade_preflight_problems", "gauge", "What the last preflight found that the next version would meet: of it, and of all versions.", func(m *moment) []sample {
+			_, done := m.state.Preflight[m.state.Record.VersionIndex+1]
+			return known(float64(len(upgradeFindings(m.state))), done)
 		}},
 		{"entrypoint_preflight_timestamp_seconds", "gauge", "When the last preflight of any version was done, as a Unix time.", func(m *moment) []sample {
 			var last time.Time
@@ -200,11 +200,15 @@ func handOvers(m *moment) []sample {
 }
 
 func preflights(m *moment) []sample {
-	count := map[int]float64{}
+	count, shared := map[int]float64{}, []sample(nil)
 	for i, p := range m.state.Preflight {
+		if i == sequencer.WholePlan {
+			shared = one(float64(len(p.Findings)), "version", "all")
+			continue
+		}
 		count[i] = float64(len(p.Findings))
 	}
-	return gauges(count)
+	return append(gauges(count), shared...)
 }
 
 func gauges(values map[int]float64) []sample {

@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"rollup-entrypoint/sequencer"
@@ -157,11 +158,16 @@ func (s *Status) upgrade(state *sequencer.State, now time.Time) *Upgrade {
 	u.VersionIndex, u.Version, u.Migration = &next, s.Plan.Versions[next].Name, s.Plan.Versions[next].Migration != ""
 	if p, done := state.Preflight[next]; done {
 		u.Preflight = &Preflight{CheckedAt: p.At.UTC(), Problems: []string{}}
-		for _, f := range p.Findings {
-			u.Preflight.Problems = append(u.Preflight.Problems, f.What+"; "+f.Next)
+		for _, f := range upgradeFindings(state) {
+			u.Preflight.Problems = append(u.Preflight.Problems, f.Text(s.Plan))
 		}
 	}
 	return u
+}
+
+// upgradeFindings are what the last preflights found that the next version would meet.
+func upgradeFindings(state *sequencer.State) []sequencer.Finding {
+	return slices.Concat(state.Preflight[state.Record.VersionIndex+1].Findings, state.Preflight[sequencer.WholePlan].Findings)
 }
 
 func (s *Status) version(state *sequencer.State, j int) Version {
