@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -200,6 +202,7 @@ func TestPreflightErrorsStartNothing(t *testing.T) {
 func TestNextVersionIsLookedAtAgainAsItsUpgradeComesNear(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		found := []Finding{{1, SeverityError, "the library libz.so.1 is not there any more", "put it back"}}
+		var mu sync.Mutex // a preflight of an upgrade runs in a goroutine of its own
 		var asked []int
 		w, o := watched(t, act{v0, func(p *fakeProcess) {
 			for h := uint64(1); h <= 20; h++ { // a block each two seconds
@@ -209,6 +212,8 @@ func TestNextVersionIsLookedAtAgainAsItsUpgradeComesNear(t *testing.T) {
 		}}, act{v0, refusesStop(20, 20)}, act{m1, exits(4)})
 		w.options.PreflightBefore = 12 * time.Second
 		w.options.Preflight = func(i int) []Finding {
+			mu.Lock()
+			defer mu.Unlock()
 			asked = append(asked, i)
 			if len(asked) > 4 && i == 1 {
 				return found
@@ -229,17 +234,17 @@ func TestNextVersionIsLookedAtAgainAsItsUpgradeComesNear(t *testing.T) {
 func TestPreflightThatHangsHoldsUpNothing(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		release := make(chan struct{})
-		calls := 0
+		var calls atomic.Int32
 		w, _ := watched(t, act{v0, reaches(10, 15, 18, 20)}, act{v0, refusesStop(20, 20)}, act{m1, exits(4)})
 		w.options.PreflightBefore = time.Hour
 		w.options.Preflight = func(int) []Finding {
-			if calls++; calls > 4 {
+			if calls.Add(1) > 4 {
 				<-release
 			}
 			return nil
 		}
 		w.fails(4)
-		assert.Equal(t, 5, calls, "one that hangs is not followed by another one")
+		assert.EqualValues(t, 5, calls.Load(), "one that hangs is not followed by another one")
 		close(release)
 	})
 }
