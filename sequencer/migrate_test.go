@@ -51,9 +51,7 @@ func TestMigrationThatTakesLongIsToldOfEachHalfMinute(t *testing.T) {
 		w.store.have = due()
 		w.acts = []act{
 			{m1, func(p *fakeProcess) {
-				time.Sleep(29 * time.Second)
-				assert.Zero(t, countEvents(w, "migration still runs"))
-				time.Sleep(72 * time.Second)
+				time.Sleep(101 * time.Second)
 				p.exits(0)
 			}},
 			{v1First, then(w, syscall.SIGTERM, runsUntilStopped(21))},
