@@ -514,6 +514,27 @@ var faults = []fault{
 
 	// The checkpoint.
 	{
+		"preflight-errors-ignored", 7, "a version whose loader is missing is found at its height and not before",
+		"sequencer/observe.go",
+		"if f.Severity == SeverityError && (f.Version == WholePlan || f.Version >= now) {",
+		"if f.Severity == SeverityError && f.Version == WholePlan {",
+		"TestPreflightErrorsStartNothing",
+	},
+	{
+		"state-shared-with-its-reader", 6, "a scrape reads a map while it is written, and the entrypoint crashes",
+		"sequencer/state.go",
+		"after := maps.Clone(counts)\n\tif after == nil {",
+		"after := counts\n\tif maps.Clone(counts) == nil {",
+		"TestStateTellsTheWholeLife",
+	},
+	{
+		"record-shown-before-it-is-durable", 5, "a dashboard shows an upgrade that a power cut takes back",
+		"sequencer/state.go",
+		"	if err != nil {\n\t\ts.state.Writes.Failed++\n\t} else {",
+		"	s.state.Record = s.record.clone()\n\tif err != nil {\n\t\ts.state.Writes.Failed++\n\t} else {",
+		"TestStateTellsOfAWriteThatFailed",
+	},
+	{
 		"file-not-synced", 5, "after a power cut the checkpoint is empty",
 		"sequencer/store.go",
 		"if err := file.CloseAtomicallyReplace(); err != nil {",
