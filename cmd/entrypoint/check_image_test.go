@@ -54,7 +54,8 @@ func TestCheckInAnImageWithoutALoaderSaysWhatIsMissing(t *testing.T) {
 		missing(t, "this test needs root, to change the root directory")
 	}
 	root := t.TempDir()
-	require.NoError(t, copyProgram(programs.entrypoint, root+"/entrypoint", ""))
+	// Not programs.entrypoint: that of the race detector needs a loader itself.
+	require.NoError(t, build(root+"/entrypoint", "rollup-entrypoint/cmd/entrypoint", false))
 	require.NoError(t, copyProgram(programs.nodes[0], root+"/static", ""))
 	require.NoError(t, copyProgram("/bin/sh", root+"/dynamic", ""))
 	require.NoError(t, writeExecutable(root+"/migration", []byte("#!/bin/bash\n")))

@@ -350,10 +350,11 @@ func (w *world) beforeUpgrade(c *sequencer.Checkpoint) bool {
 		w.state.schema == schemaOf(w.plan, i) && w.state.height <= w.plan.Versions[i].Stop
 }
 
-// madeSomething: the version that migrated the state last has made a block on it, or is the first that can.
+// madeSomething: the version that migrated the state last has made a block on it, or is the first that can: then version 0
+// finds itself at its stop height. It does not where the operator's height slack had the migration run too early.
 func (w *world) madeSomething() bool {
-	s := &w.state
-	return s.schema <= 1 || s.height >= w.plan.Versions[s.schema].Start
+	s, versions := &w.state, w.plan.Versions
+	return s.schema == 0 || s.height >= versions[s.schema].Start || s.schema == 1 && s.height >= versions[0].Stop
 }
 
 // tamper marks a volume whose checkpoint somebody changed: what it knew is gone.
