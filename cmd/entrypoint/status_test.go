@@ -129,9 +129,13 @@ func TestNodeThatSyncsIsAliveAndNotReady(t *testing.T) {
 	c.da.set(100000, 100000)
 	c.start()
 	c.awaitPhase(sequencer.PhaseRunning)
-	c.expectProbes("", "the node is syncing: DA height ")
-	_, why := c.probe("/readyz")
-	assert.Contains(t, why, " of 100000")
+	// Before its first look at the DA the node is syncing too, to height 0.
+	c.await("the target height", func() bool {
+		ready, why := c.probe("/readyz")
+		return !ready && strings.HasPrefix(why, "the node is syncing: DA height ") && strings.HasSuffix(why, " of 100000")
+	})
+	alive, why := c.probe("/healthz")
+	assert.True(t, alive, why)
 }
 
 func TestReplicaIsReadyButNoLeader(t *testing.T) {
