@@ -397,7 +397,7 @@ func TestLoadPlanNamesTheFileAndWhatToDo(t *testing.T) {
 			"name the file that lists the versions with --config", f.Error())
 	})
 	t.Run("a directory", func(t *testing.T) {
-		assert.Contains(t, fails(dir).Error(), "cannot read the config: read "+dir+": is a directory")
+		assert.Contains(t, fails(dir).Error(), "cannot read the config: "+dir+" has neither a manager.json nor a folder of a version in versions/")
 	})
 	t.Run("one problem", func(t *testing.T) {
 		path := write("one.json", "[]")

@@ -21,12 +21,24 @@ type entry struct {
 	failed map[string]bool
 }
 
-// LoadPlan reads the config file at path. The error is a *Failure (78) with all problems of the file at once.
+// LoadPlan reads the config at path: a file, or a directory, as docs/images.md has it, with a manager.json or with a
+// folder for each version. The error is a *Failure (78) with all problems at once.
 func LoadPlan(path string) (*Plan, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return loadDirectory(path)
+	}
+	return loadFile(path)
+}
+
+func unreadableConfig(err error) *Failure {
+	return failf(CodeMismatch, "cannot read the config").because(err).
+		safe("nothing was started").next("name the file that lists the versions with --config")
+}
+
+func loadFile(path string) (*Plan, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, failf(CodeMismatch, "cannot read the config").because(err).
-			safe("nothing was started").next("name the file that lists the versions with --config")
+		return nil, unreadableConfig(err)
 	}
 	plan, err := ParsePlan(text)
 	if err != nil {
@@ -75,21 +87,10 @@ func (r *planReader) problem(at int, format string, args ...any) {
 
 // file reads the whole text. It returns what could be read; what could not is in problems.
 func (r *planReader) file() []entry {
-	if at := invalidUTF8(r.text); at >= 0 {
-		r.problem(at, "not valid JSON: the byte 0x%02x is not UTF-8", r.text[at])
+	top, ok := r.document()
+	if !ok {
 		return nil
 	}
-	var whole json.RawMessage
-	dec := json.NewDecoder(bytes.NewReader(r.text))
-	if err := dec.Decode(&whole); err != nil {
-		r.syntax(err)
-		return nil
-	}
-	if rest := bytes.TrimSpace(r.text[dec.InputOffset():]); len(rest) > 0 {
-		r.problem(bytes.LastIndex(r.text, rest), "the config goes on after its end: %.20q", rest)
-		return nil
-	}
-	top := value{whole, int(dec.InputOffset()) - len(whole)}
 	if kind(top.raw) == "object" {
 		fields := r.object(top, "the config", []string{"versions"})
 		list, ok := fields["versions"]
@@ -104,6 +105,25 @@ func (r *planReader) file() []entry {
 		return nil
 	}
 	return r.versions(top)
+}
+
+// document reads the one JSON value that the text is. It reports false where there is none, which is a problem.
+func (r *planReader) document() (value, bool) {
+	if at := invalidUTF8(r.text); at >= 0 {
+		r.problem(at, "not valid JSON: the byte 0x%02x is not UTF-8", r.text[at])
+		return value{}, false
+	}
+	var whole json.RawMessage
+	dec := json.NewDecoder(bytes.NewReader(r.text))
+	if err := dec.Decode(&whole); err != nil {
+		r.syntax(err)
+		return value{}, false
+	}
+	if rest := bytes.TrimSpace(r.text[dec.InputOffset():]); len(rest) > 0 {
+		r.problem(bytes.LastIndex(r.text, rest), "the config goes on after its end: %.20q", rest)
+		return value{}, false
+	}
+	return value{whole, int(dec.InputOffset()) - len(whole)}, true
 }
 
 // syntax reports text that is no JSON at all.
@@ -183,6 +203,12 @@ func (f versionFields) read(i int) {
 	e.Binary = f.path(i, keyBinary)
 	e.Config = f.path(i, keyConfig)
 	e.Migration = f.path(i, keyMigration)
+	f.readSettings(i)
+}
+
+// readSettings reads what is no file.
+func (f versionFields) readSettings(i int) {
+	e := f.entry
 	e.hasStart = f.decode(i, keyStart, &e.Start, "a whole number of blocks")
 	e.hasStop = f.decode(i, keyStop, &e.Stop, "a whole number of blocks")
 	e.Args = f.args(i)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rollup-entrypoint/images"
 	"rollup-entrypoint/sequencer"
 )
 
@@ -28,12 +29,16 @@ func checkCommand(p program, args []string) int {
 	var asJSON bool
 	c := checked{}
 	flags := newFlags("check")
-	flags.StringVarP(&config, "config", "c", "", "JSON `FILE` that lists the versions")
-	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too")
+	flags.StringVarP(&config, "config", "c", "", configUsage)
+	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too; default in an image, where its directory is there: "+images.Checkpoint)
 	flags.BoolVar(&asJSON, "json", false, "print what was found as JSON")
 	flags.BoolVar(&c.strict, "strict", false, "exit 78 for a warning, too")
 	if code, done := parseOrHelp(p, flags, checkSynopsis, args); done {
 		return code
+	}
+	flags.useLayout(&config, &c.checkpoint)
+	if !flags.given("checkpoint-file") && !volumeThere(c.checkpoint) {
+		c.checkpoint = ""
 	}
 	if config == "" || flags.NArg() > 0 {
 		return usageError(p, "check", errors.New("want: "+checkSynopsis))

@@ -45,11 +45,12 @@ func checkpointShow(p program, args []string) int {
 	var asJSON bool
 	flags := newFlags("checkpoint show")
 	flags.StringVarP(&path, "checkpoint-file", "f", "", "the checkpoint `FILE`")
-	flags.StringVarP(&config, "config", "c", "", "JSON `FILE` that lists the versions, to name them")
+	flags.StringVarP(&config, "config", "c", "", configUsage)
 	flags.BoolVar(&asJSON, "json", false, "print the record as JSON")
 	if code, done := parseOrHelp(p, flags, showUsage, args); done {
 		return code
 	}
+	flags.useLayout(&config, &path)
 	if path == "" || flags.NArg() > 0 {
 		return usageError(p, "checkpoint show", errors.New("want: "+showUsage))
 	}
@@ -132,7 +133,7 @@ func checkpointSet(p program, args []string) int {
 	var migrated bool
 	flags := newFlags("checkpoint set")
 	flags.acts = []string{"version", "migrated"} // ENTRYPOINT_VERSION may well be a label of the image
-	flags.StringVarP(&config, "config", "c", "", "JSON `FILE` that lists the versions")
+	flags.StringVarP(&config, "config", "c", "", configUsage)
 	flags.StringVarP(&path, "checkpoint-file", "f", "", "the checkpoint `FILE`; made if absent")
 	flags.IntVar(&index, "version", -1, "the version, from 0, to which the state belongs: its place `N` in the config")
 	flags.Lookup("version").DefValue = "0" // as "none" it is not worth showing
@@ -140,6 +141,7 @@ func checkpointSet(p program, args []string) int {
 	if code, done := parseOrHelp(p, flags, setUsage, args); done {
 		return code
 	}
+	flags.useLayout(&config, &path)
 	if path == "" || config == "" || index < 0 || flags.NArg() > 0 {
 		return usageError(p, "checkpoint set", errors.New("want: "+setUsage))
 	}

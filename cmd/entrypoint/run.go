@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"rollup-entrypoint/images"
 	"rollup-entrypoint/internal/logwriter"
 	"rollup-entrypoint/internal/status"
 	"rollup-entrypoint/reaper"
@@ -25,6 +26,9 @@ import (
 )
 
 const runUsage = "entrypoint [run] -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS] [-- NODE ARGUMENTS]"
+
+// configUsage describes --config.
+const configUsage = "JSON `FILE` that lists the versions, or a directory, as images have it; default in an image: " + images.Root
 
 // runFlags are the settings of run.
 type runFlags struct {
@@ -42,8 +46,8 @@ type runFlags struct {
 }
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
-	flags.StringVarP(&f.config, "config", "c", "", "JSON `FILE` that lists the versions")
-	flags.StringVarP(&f.checkpoint, "checkpoint-file", "f", "", "`FILE` on the volume that records where the sequence is; made if absent")
+	flags.StringVarP(&f.config, "config", "c", "", configUsage)
+	flags.StringVarP(&f.checkpoint, "checkpoint-file", "f", "", "`FILE` on the volume that records where the sequence is; made if absent; default in an image: "+images.Checkpoint)
 	flags.BoolVar(&f.noCheckpoint, "no-checkpoint-file", false, "keep no record: every start begins at version 0")
 	flags.Uint64Var(&f.slack, "height-slack", 0, "count exit 0 up to `BLOCKS` below the stop height as complete, unproven, as sov-rollup-manager does; off unless given")
 	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "after a stop signal was passed on, kill the process after `DURATION` (0: never)")
@@ -65,6 +69,10 @@ func (f *runFlags) check(flags *flagSet) error {
 		f.checkpoint = ""
 	case f.checkpoint != "" && flags.fromEnv["no-checkpoint-file"] && !flags.fromEnv["checkpoint-file"]:
 		f.noCheckpoint = false
+	}
+	flags.useLayout(&f.config, &f.checkpoint)
+	if f.noCheckpoint && !flags.given("checkpoint-file") {
+		f.checkpoint = ""
 	}
 	if f.config == "" {
 		problems = append(problems, errors.New("--config is missing: name the file that lists the versions"))
