@@ -12,6 +12,13 @@ ONLY ?=
 MINUTES ?= 2
 # TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
 TESTFLAGS ?=
+IMAGE ?= rollup-entrypoint
+TESTNET_IMAGE ?= rollup-testnet
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+# Two builds of one commit are to be equal, so its time is the time of the build.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+# For instance --no-cache, --platform linux/arm64 --build-arg TARGETARCH=arm64.
+BUILDFLAGS ?=
 
 # How the program is built. The guards read these three lines, so they judge what is shipped.
 # nethttpomithttp2 leaves out 570 kB. -buildvcs=false: VERSION says it, and a foreign owner of .git is no error.
@@ -29,12 +36,17 @@ COVER_TESTS := ./sequencer/... ./reaper
 # Static, in tests as in the program. Only the race detector needs cgo.
 export CGO_ENABLED := 0
 
+# A build inside an image gets its modules from where the builds outside get theirs.
+image_build = docker build $(BUILDFLAGS) --build-arg VERSION='$(VERSION)' --build-arg REVISION='$(REVISION)' \
+	--build-arg SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' --build-arg CREATED="$$(date -u -d '@$(SOURCE_DATE_EPOCH)' +%Y-%m-%dT%H:%M:%SZ)" \
+	--build-arg GOPROXY="$$(go env GOPROXY 2>/dev/null)"
+
 comma := ,
 module := $(shell sed -n 's/^module //p' go.mod)
 gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race cover bench-handoff bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
+.PHONY: help build run bases image docker-test test race cover bench-handoff bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +60,17 @@ run: build ## watch three versions of a stand-in node being upgraded, until Ctrl
 	bin/mock-rollup demo --dir "$$dir" || exit 1; \
 	printf '\nStop with Ctrl-C; go on with: make run DIR=%s\n\n' "$$dir"; \
 	exec bin/entrypoint run -c "$$dir/manager.json" -f "$$dir/checkpoint.json"
+
+bases: ## pull the base images of images/ that are missing, or make stand-ins for them where there is no registry
+	@.ci/bases
+
+image: bases ## build the images rollup-entrypoint and rollup-testnet; then: docker run -it -v demo:/data rollup-testnet
+	$(image_build) -f images/entrypoint.Dockerfile -t $(IMAGE) .
+	$(image_build) -f images/testnet.Dockerfile -t $(TESTNET_IMAGE) .
+
+docker-test: export DOCKER_TESTS := 1
+docker-test: bases ## run the tests of the images on a real Docker engine
+	$(gotest) -count=1 -timeout 40m ./images/dockertest
 
 test: ## run all tests
 	$(gotest) ./...

@@ -1,0 +1,167 @@
+package dockertest
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The tags of the project's images in tests, which are not those that a user's 'make image' gives. They stay, and so
+// does what the builder has cached for them.
+const (
+	entrypointTag = "dockertest/rollup-entrypoint"
+	testnetTag    = "dockertest/rollup-testnet"
+)
+
+var images = sync.OnceValues(func() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), buildDeadline)
+	defer cancel()
+	// A version that does not change with each commit: the builder's cache can be used.
+	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", "../..", "image",
+		"IMAGE="+entrypointTag, "TESTNET_IMAGE="+testnetTag, "VERSION=v0.0.0-dockertest", "SOURCE_DATE_EPOCH=0")
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+})
+
+// Entrypoint returns the image of images/entrypoint.Dockerfile, as 'make image' has built it.
+func Entrypoint(t testing.TB) string {
+	t.Helper()
+	makeImages(t)
+	return entrypointTag
+}
+
+// Testnet returns the image of images/testnet.Dockerfile, as 'make image' has built it: v0 up to height 40, a migration,
+// v1 up to 80, v2 without end, four blocks a second.
+func Testnet(t testing.TB) string {
+	t.Helper()
+	makeImages(t)
+	return testnetTag
+}
+
+func makeImages(t testing.TB) {
+	t.Helper()
+	Engine(t)
+	out, err := images()
+	require.NoError(t, err, "make image\n%s", out)
+}
+
+// Files is a build context: the content of each file by its path. A path that ends in "*" is executable.
+type Files map[string]string
+
+// tar gives the files with fixed times, so that the builder's cache knows them again.
+func (f Files) tar(t testing.TB) string {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		plain, executable := strings.CutSuffix(name, "*")
+		header := &tar.Header{Name: path.Clean(plain), Mode: 0o644, Size: int64(len(f[name])), ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
+		if executable {
+			header.Mode = 0o755
+		}
+		require.NoError(t, w.WriteHeader(header))
+		_, err := io.WriteString(w, f[name])
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return out.String()
+}
+
+// Build builds an image from files, of which one is "Dockerfile", by 'docker build FLAGS', and returns its name. It is
+// removed after the test.
+func Build(t testing.TB, files Files, flags ...string) string {
+	t.Helper()
+	name := Name()
+	args := append([]string{"build", "-t", name}, flags...)
+	Command{Stdin: files.tar(t), Timeout: buildDeadline}.Must(t, append(args, "-")...)
+	RemoveLater(t, name)
+	return name
+}
+
+// RemoveLater removes an image after the test.
+func RemoveLater(t testing.TB, image string) {
+	t.Cleanup(func() { cleanUp(t, "image", "rm", "-f", image) })
+}
+
+// buildKit finds a docker command that can build by BuildKit: since 23.0 that takes a plugin.
+var buildKit = sync.OnceValues(func() (string, error) {
+	var problems []string
+	for _, name := range []string{"docker", "/usr/bin/docker"} {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		cmd := exec.CommandContext(ctx, name, "build", "-q", "-")
+		cmd.Env = append(cmd.Environ(), "DOCKER_BUILDKIT=1")
+		cmd.Stdin = strings.NewReader("FROM scratch\nLABEL dockertest=probe\n")
+		out, err := cmd.CombinedOutput()
+		cancel()
+		if err == nil {
+			return name, nil
+		}
+		problems = append(problems, fmt.Sprintf("%s: %s", name, bytes.TrimSpace(out)))
+	}
+	return "", fmt.Errorf("no docker command can build by BuildKit: %s", strings.Join(problems, "; "))
+})
+
+// BuildKit returns a docker command that builds by BuildKit. Without one the test fails in CI, and is skipped elsewhere.
+func BuildKit(t testing.TB) Command {
+	t.Helper()
+	Engine(t)
+	name, err := buildKit()
+	if err != nil {
+		Missing(t, err.Error())
+	}
+	return Command{Name: name, Env: []string{"DOCKER_BUILDKIT=1"}, Timeout: buildDeadline}
+}
+
+// LegacyBuilder returns a docker command that builds without BuildKit.
+func LegacyBuilder() Command {
+	return Command{Env: []string{"DOCKER_BUILDKIT=0"}, Timeout: buildDeadline}
+}
+
+// Image is what 'docker image inspect' says of an image, as far as tests ask.
+type Image struct {
+	ID           string
+	Created      string
+	Architecture string
+	Os           string
+	RootFS       struct{ Layers []string }
+	Config       ImageConfig
+}
+
+// ImageConfig is what an image says of the containers that are made of it.
+type ImageConfig struct {
+	User        string
+	Env         []string
+	Entrypoint  []string
+	Cmd         []string
+	WorkingDir  string
+	StopSignal  string
+	Labels      map[string]string
+	Volumes     map[string]struct{}
+	Healthcheck *struct {
+		Test                           []string
+		Interval, Timeout, StartPeriod time.Duration
+		Retries                        int
+	}
+}
+
+// InspectImage returns what docker knows of an image.
+func InspectImage(t testing.TB, name string) Image {
+	t.Helper()
+	var image []Image
+	require.NoError(t, json.Unmarshal([]byte(Docker(t, "image", "inspect", name)), &image))
+	return image[0]
+}

@@ -1,0 +1,206 @@
+// Package dockertest runs containers on a real Docker engine for tests, always by the docker command, as users do.
+//
+// The contract. A package's TestMain calls Main, so that its tests run where DOCKER_TESTS is set ('make docker-test')
+// and nowhere else; then a missing engine fails them where CI=true, and skips them elsewhere. Every docker command has a
+// deadline. What a test makes here (containers, volumes, networks, images of its own) has a name that no one else has,
+// and is gone when the test has ended; a failed test shows the logs of its containers first. The two images of the
+// project are built once for each test binary, by 'make image'. All functions may be called in parallel tests.
+//
+// A test of a container reads so:
+//
+//	volume := dockertest.Volume(t)
+//	c := dockertest.Run(t, "-v", volume+":/data", dockertest.Testnet(t))
+//	c.WaitEvent("version started", "version", 1)
+//	c.Stop()
+//	assert.Zero(t, c.WaitExit())
+package dockertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	// Deadline is for whatever a test waits for. Only a failing test reaches it.
+	Deadline = 3 * time.Minute
+	// buildDeadline is for a build that compiles everything on a busy machine.
+	buildDeadline = 25 * time.Minute
+)
+
+// Main runs the tests of a package where DOCKER_TESTS is set, and none of them elsewhere. It returns the exit code.
+func Main(m *testing.M) int {
+	if os.Getenv("DOCKER_TESTS") == "" {
+		fmt.Println("these tests need a Docker engine, and run by: make docker-test")
+		return 0
+	}
+	return m.Run()
+}
+
+// engine is the version of the engine, or why there is none; asked once.
+var engine = sync.OnceValues(func() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("no Docker engine answers: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return string(bytes.TrimSpace(out)), nil
+})
+
+// Engine returns the version of the engine. Without one the test fails where CI=true, and is skipped elsewhere.
+func Engine(t testing.TB) string {
+	t.Helper()
+	version, err := engine()
+	if err != nil {
+		Missing(t, err.Error())
+	}
+	return version
+}
+
+// Missing ends a test that cannot run on this machine: in CI it has failed, elsewhere it is skipped.
+func Missing(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// Result is what a command left.
+type Result struct {
+	// Out is its standard output, Err its standard error, Both the two as they came.
+	Out, Err, Both string
+	Code           int
+}
+
+// Command is a docker command with what it differs in from others.
+type Command struct {
+	// Name is the program; "docker" if it is empty.
+	Name string
+	// Env is added to the environment of the test.
+	Env []string
+	// Stdin is what it reads.
+	Stdin string
+	// Dir is where it runs; the test's own folder if it is empty.
+	Dir string
+	// Timeout ends it, and the test; Deadline if it is 0.
+	Timeout time.Duration
+}
+
+// Do runs the command with args to its end, whatever its exit code is.
+func (c Command) Do(t testing.TB, args ...string) Result {
+	t.Helper()
+	Engine(t)
+	name, timeout := c.Name, c.Timeout
+	if name == "" {
+		name = "docker"
+	}
+	if timeout == 0 {
+		timeout = Deadline
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Stdin = c.Dir, strings.NewReader(c.Stdin)
+	cmd.Env = append(cmd.Environ(), c.Env...)
+	// What it starts may hold the pipes for longer than it lives itself.
+	cmd.WaitDelay = 10 * time.Second
+	var out, errs, both bytes.Buffer
+	var mu sync.Mutex
+	cmd.Stdout, cmd.Stderr = tee{&mu, &out, &both}, tee{&mu, &errs, &both}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
+		require.NoError(t, errors.Join(err, ctx.Err()), "%s\n%s", cmd, both.String())
+	}
+	return Result{Out: out.String(), Err: errs.String(), Both: both.String(), Code: cmd.ProcessState.ExitCode()}
+}
+
+// Must is Do for a command that has to exit 0. It returns its standard output without the last end of line.
+func (c Command) Must(t testing.TB, args ...string) string {
+	t.Helper()
+	result := c.Do(t, args...)
+	require.Zero(t, result.Code, "docker %s\n%s", strings.Join(args, " "), result.Both)
+	return strings.TrimSuffix(result.Out, "\n")
+}
+
+// Docker runs docker with args, which has to exit 0, and returns its standard output without the last end of line.
+func Docker(t testing.TB, args ...string) string {
+	t.Helper()
+	return Command{}.Must(t, args...)
+}
+
+// TryDocker runs docker with args to its end, whatever its exit code is.
+func TryDocker(t testing.TB, args ...string) Result {
+	t.Helper()
+	return Command{}.Do(t, args...)
+}
+
+// tee writes to its own buffer and to the one that it shares.
+type tee struct {
+	mu        *sync.Mutex
+	own, both *bytes.Buffer
+}
+
+func (w tee) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.both.Write(p)
+	return w.own.Write(p)
+}
+
+var names atomic.Uint32
+
+// Name returns a name for a container, a volume, a network or an image that no one else has.
+func Name() string { return fmt.Sprintf("dockertest-%d-%d", os.Getpid(), names.Add(1)) }
+
+// Volume makes a named volume and returns its name.
+func Volume(t testing.TB) string {
+	t.Helper()
+	name := Name()
+	Docker(t, "volume", "create", name)
+	t.Cleanup(func() { cleanUp(t, "volume", "rm", "-f", name) })
+	return name
+}
+
+// Network makes a bridge network and returns its name.
+func Network(t testing.TB) string {
+	t.Helper()
+	name := Name()
+	Docker(t, "network", "create", name)
+	t.Cleanup(func() { cleanUp(t, "network", "rm", name) })
+	return name
+}
+
+// cleanUp runs a docker command that may fail: what it removes may be gone.
+func cleanUp(t testing.TB, args ...string) {
+	if result := TryDocker(t, args...); result.Code != 0 {
+		t.Logf("docker %s: %s", strings.Join(args, " "), result.Both)
+	}
+}
+
+// Root is the top folder of the project.
+func Root(t testing.TB) string {
+	t.Helper()
+	// go test runs a test in the folder of its package.
+	for dir := "."; ; dir = filepath.Join(dir, "..") {
+		abs, err := filepath.Abs(dir)
+		require.NoError(t, err)
+		if _, err := os.Stat(filepath.Join(abs, "go.mod")); err == nil {
+			return abs
+		}
+		require.NotEqual(t, "/", abs, "no go.mod in any folder above")
+	}
+}

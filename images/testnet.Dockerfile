@@ -1,0 +1,62 @@
+# Three versions of the stand-in node under the entrypoint, with two upgrades within half a minute:
+#
+#	docker build -f images/testnet.Dockerfile -t rollup-testnet .
+#	docker run --rm -it -v demo:/data rollup-testnet
+#
+# Each version is a layer, the oldest first. FROM scratch is enough because the stand-in is static; a real node needs the
+# base of rollup.Dockerfile. The first stage is that of entrypoint.Dockerfile, so that one build serves both.
+
+# The legacy builder does not set it.
+ARG BUILDPLATFORM
+
+# The compiler runs on the builder's machine, whatever machine the image is for.
+FROM --platform=${BUILDPLATFORM:-linux/amd64} golang:1.26-bookworm AS build
+# Where modules come from if not from Go's default proxy: --build-arg GOPROXY=https://proxy.example.org
+ARG GOPROXY
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=development
+ARG TARGETARCH
+# Without TARGETARCH it is built for the builder's machine.
+RUN GOARCH="$TARGETARCH" make build VERSION="$VERSION"
+ARG SOURCE_DATE_EPOCH=0
+# Whole trees are copied into the image, so that it has the modification times of their folders, too. What is appended
+# gives each version a digest of its own, as real versions have; a loader does not read it.
+RUN set -e; umask 022; \
+    for version in v0 v1 v2; do \
+        folder=/out/$version/opt/rollup/versions/$version; mkdir -p "$folder"; \
+        install -m 0755 bin/mock-rollup "$folder/rollup"; echo "mock-rollup $version" >>"$folder/rollup"; \
+        install -m 0644 images/testnet/$version/* "$folder/"; \
+    done; \
+    ln /out/v1/opt/rollup/versions/v1/rollup /out/v1/opt/rollup/versions/v1/migration; \
+    mkdir -p /out/program/opt/rollup /out/volume/data; \
+    install -m 0755 bin/entrypoint /out/program/; install -m 0644 images/testnet/manager.json /out/program/opt/rollup/; \
+    chmod 0775 /out/volume/data; \
+    find /out -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+
+FROM scratch
+COPY --from=build /out/v0/ /
+COPY --from=build /out/v1/ /
+COPY --from=build /out/v2/ /
+COPY --from=build /out/program/ /
+# A new named volume gets the owner and the mode of this folder. Group 0 is for OpenShift, which chooses the user.
+COPY --from=build --chown=65532:0 /out/volume/ /
+VOLUME /data
+USER 65532:65532
+# The API of the node; the entrypoint's status page.
+EXPOSE 12346 9848
+ENV ENTRYPOINT_CONFIG=/opt/rollup/manager.json ENTRYPOINT_CHECKPOINT_FILE=/data/checkpoint.json ENTRYPOINT_LISTEN=:9848
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["/entrypoint", "healthcheck"]
+ENTRYPOINT ["/entrypoint"]
+ARG VERSION=development
+ARG REVISION
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="rollup-testnet" \
+      org.opencontainers.image.description="Three versions of a stand-in node under rollup-entrypoint" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED"
