@@ -31,8 +31,8 @@ RUN set -e; umask 022; \
         install -m 0644 images/testnet/$version/* "$folder/"; \
     done; \
     ln /out/v1/opt/rollup/versions/v1/rollup /out/v1/opt/rollup/versions/v1/migration; \
-    mkdir -p /out/program/opt/rollup /out/volume/data; \
-    install -m 0755 bin/entrypoint /out/program/; install -m 0644 images/testnet/manager.json /out/program/opt/rollup/; \
+    mkdir -p /out/program /out/volume/data; \
+    install -m 0755 bin/entrypoint /out/program/; \
     chmod 0775 /out/volume/data; \
     find /out -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
@@ -47,7 +47,7 @@ VOLUME /data
 USER 65532:65532
 # The API of the node; the entrypoint's status page.
 EXPOSE 12346 9848
-ENV ENTRYPOINT_CONFIG=/opt/rollup/manager.json ENTRYPOINT_CHECKPOINT_FILE=/data/checkpoint.json ENTRYPOINT_LISTEN=:9848
+ENV ENTRYPOINT_LISTEN=:9848
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["/entrypoint", "healthcheck"]
 ENTRYPOINT ["/entrypoint"]
