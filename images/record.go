@@ -1,0 +1,233 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// RecordOptions say what a manifest has besides the files. The zero value is ready.
+type RecordOptions struct {
+	// Labels are what the build says of itself.
+	Labels map[string]string
+	// Skip, where not nil, reports whether files of that name are left out, because the program itself writes them.
+	Skip func(name string) bool
+}
+
+// RecordManifest reads what lies below root: each folder in "versions", and manager.json where there is one. All that a
+// manifest cannot vouch for is an error: what is neither file, folder nor link, a link that leads out of its folder, a
+// program that is broken. It reads one file at a time and ends when ctx does.
+func RecordManifest(ctx context.Context, root string, o RecordOptions) (*Manifest, error) {
+	m := &Manifest{Schema: manifestSchema, Labels: map[string]string{}, Files: []RecordedFile{}}
+	for key, value := range o.Labels {
+		if !utf8.ValidString(key) || !utf8.ValidString(value) || strings.ContainsRune(key+value, 0) || key == "" {
+			return nil, fmt.Errorf("the label %q=%q cannot be recorded: it is no text", key, value)
+		}
+		m.Labels[key] = value
+	}
+	plan, err := os.Stat(filepath.Join(root, manifestPlan))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("cannot read the plan: %w", err)
+	default:
+		f, err := recordFile(ctx, root, found{path: manifestPlan, info: plan})
+		if err != nil {
+			return nil, err
+		}
+		m.Files = append(m.Files, f)
+	}
+	folders, err := versionFolders(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range folders {
+		v, err := recordVersion(ctx, root, name, o.Skip)
+		if err != nil {
+			return nil, err
+		}
+		m.Versions = append(m.Versions, v)
+	}
+	return m, nil
+}
+
+// versionFolders gives the names of the folders of versions, sorted.
+func versionFolders(root string) ([]string, error) {
+	dir := filepath.Join(root, manifestVersions)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the versions: %w", err)
+	}
+	var names []string
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			return nil, fmt.Errorf("%s is no folder, and only folders of versions belong there: remove it", filepath.Join(dir, entry.Name()))
+		}
+		names = append(names, entry.Name())
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s has no folder: put each version into one of its own", dir)
+	}
+	return names, nil
+}
+
+func recordVersion(ctx context.Context, root, name string, skip func(string) bool) (RecordedVersion, error) {
+	folder := filepath.Join(root, manifestVersions, name)
+	v := RecordedVersion{Name: name}
+	if !utf8.ValidString(name) {
+		return v, fmt.Errorf("the folder %q has no name in UTF-8: rename it", folder)
+	}
+	all, err := walkFolder(folder, skip)
+	if err != nil {
+		return v, err
+	}
+	if len(all) == 0 {
+		return v, fmt.Errorf("%s has no file: remove the folder, or put the version there", folder)
+	}
+	for _, at := range all {
+		f, err := recordFile(ctx, folder, at)
+		if err != nil {
+			return v, err
+		}
+		v.Files = append(v.Files, f)
+	}
+	return v, nil
+}
+
+// found is a file, a link or something else that is no folder.
+type found struct {
+	// path is relative to its folder, with slashes.
+	path string
+	info fs.FileInfo
+}
+
+// walkFolder gives all that lies in the folder and below, sorted by path, without the folders themselves. Links are not
+// followed, nor may the folder be one.
+func walkFolder(folder string, skip func(string) bool) ([]found, error) {
+	var all []found
+	err := filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name == folder && !entry.IsDir():
+			return fmt.Errorf("%s is a %s, want a folder", folder, kindOf(entry.Type()))
+		case entry.IsDir() || skip != nil && skip(entry.Name()):
+			return nil
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err //nolint:wrapcheck // below
+		}
+		relative, err := filepath.Rel(folder, name)
+		all = append(all, found{filepath.ToSlash(relative), info})
+		return err //nolint:wrapcheck // below
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the version: %w", err)
+	}
+	slices.SortFunc(all, func(a, b found) int { return strings.Compare(a.path, b.path) })
+	return all, nil
+}
+
+// kindOf names what is no folder.
+func kindOf(mode fs.FileMode) string {
+	switch mode.Type() {
+	case 0:
+		return "regular file"
+	case fs.ModeSymlink:
+		return "symbolic link"
+	case fs.ModeDir:
+		return "folder"
+	}
+	return "pipe, socket or device"
+}
+
+// recordFile makes the entry of what was found in the folder.
+func recordFile(ctx context.Context, folder string, at found) (RecordedFile, error) {
+	name := filepath.Join(folder, at.path)
+	f := RecordedFile{Path: at.path}
+	if !utf8.ValidString(at.path) {
+		return f, fmt.Errorf("the file %q has no name in UTF-8: rename it", name)
+	}
+	switch at.info.Mode().Type() {
+	case 0:
+	case fs.ModeSymlink:
+		target, err := linkInside(folder, at.path)
+		f.Link = target
+		return f, err
+	default:
+		return f, fmt.Errorf("%s is a %s, want a regular file: remove it", name, kindOf(at.info.Mode()))
+	}
+	file, size, err := (&Place{}).open(name)
+	if err != nil {
+		return f, fmt.Errorf("%s cannot be read: %w", name, err)
+	}
+	defer file.Close()
+	sum, err := hashOpen(ctx, file)
+	if err != nil {
+		return f, fmt.Errorf("%s: %w", name, err)
+	}
+	f.Size, f.SHA256, f.Executable = sum.stamp.size, sum.hex, at.info.Mode().Perm()&0o111 != 0
+	if !f.Executable {
+		return f, nil
+	}
+	prog, err := readELF(file, size)
+	switch {
+	case errors.Is(err, errNotELF):
+	case err != nil:
+		return f, fmt.Errorf("%s is broken: %w; copy it again from where it was built", name, err)
+	default:
+		f.ELF = describeELF(prog)
+	}
+	return f, nil
+}
+
+// linkInside reads a symbolic link, which must lead to something in its own folder: of what lies elsewhere the manifest
+// knows nothing, and a folder must stay whole when it is copied into another image.
+func linkInside(folder, name string) (target string, err error) {
+	full := filepath.Join(folder, name)
+	target, err = os.Readlink(full)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the link: %w", err)
+	}
+	const next = "put the file itself there"
+	if filepath.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(name), target)) || !utf8.ValidString(target) {
+		return target, fmt.Errorf("%s is a link to %s, which is not in its folder: %s", full, target, next)
+	}
+	end, err := filepath.EvalSymlinks(full)
+	if err != nil {
+		return target, fmt.Errorf("%s is a link to %s, which leads nowhere (%w): %s", full, target, err, next)
+	}
+	inside, err := filepath.EvalSymlinks(folder)
+	if err != nil || !below(inside, end) {
+		return target, fmt.Errorf("%s is a link to %s, which leads to %s, out of its folder: %s", full, target, end, next)
+	}
+	return target, nil
+}
+
+// below reports whether a file lies in a folder; both are names without links.
+func below(folder, file string) bool {
+	relative, err := filepath.Rel(folder, file)
+	return err == nil && filepath.IsLocal(relative)
+}
+
+// describeELF is what the manifest tells of a program.
+func describeELF(prog program) *RecordedELF {
+	e := &RecordedELF{Machine: fmt.Sprintf("elf-%d", prog.machine), Class: 32, Interpreter: prog.interpreter, Needed: prog.needed}
+	if prog.class == class64 {
+		e.Class = 64
+	}
+	for _, m := range machines {
+		if prog.machine == m.machine && prog.class == m.class && prog.data == m.data {
+			e.Machine = m.arch
+		}
+	}
+	return e
+}
