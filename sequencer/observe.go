@@ -3,6 +3,7 @@ package sequencer
 import (
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -45,15 +46,20 @@ func (n *nodeRun) preflightWhenNear(now time.Time) {
 	n.preflight = done
 	go func() {
 		found := preflights{}
-		for _, i := range []int{WholePlan, n.index + 1} {
-			found[i] = s.Preflight(i)
-		}
+		found[WholePlan], found[n.index+1] = s.Preflight(WholePlan), n.examine(n.index+1)
 		done <- found
 	}()
 }
 
 // preflights are the findings of several preflights, by version.
 type preflights map[int][]Finding
+
+// examined takes over what was found.
+func (n *nodeRun) examined(found preflights) {
+	for _, i := range slices.Sorted(maps.Keys(found)) {
+		n.s.preflightDone(i, found[i])
+	}
+}
 
 // preflightDone makes what a preflight of version i has found part of the state, and logs what is new.
 func (s *sequence) preflightDone(i int, found []Finding) {

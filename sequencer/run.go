@@ -1,6 +1,7 @@
 package sequencer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -111,6 +112,11 @@ type Options struct {
 	// Preflight, where not nil, looks closely at version i, or, for WholePlan, at what all versions share. It may take long,
 	// and is called from several goroutines.
 	Preflight func(i int) []Finding
+	// Verify, where not nil, compares the files of version i, or, for WholePlan, those that all versions share, with what they
+	// are to be. It is called before a version may be started, and an error among what it finds keeps it from being. idly says
+	// that nobody waits: it may take its time then, reads every file even where it is known, and is called from another
+	// goroutine. When ctx ends it shall return soon, and what it returns then does not count.
+	Verify func(ctx context.Context, i int, idly bool) []Finding
 	// PreflightBefore is how long before an upgrade, by the present rate, the next version gets another preflight; 0 for
 	// never.
 	PreflightBefore time.Duration
@@ -320,6 +326,9 @@ func (s *sequence) checkAll(checkpoint *Checkpoint) error {
 	if len(problems) > 0 {
 		return failf(CodeMismatch, "files of the plan are not in order").because(problems).
 			safe("nothing was started").next("mend them and start again")
+	}
+	if err := s.verifyFirst(now); err != nil {
+		return err
 	}
 	if checkpoint == nil {
 		return nil

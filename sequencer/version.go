@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"slices"
 	"syscall"
 	"time"
@@ -189,11 +188,17 @@ func (s *sequence) completePrevious(i int, assert bool) error {
 		return failf(CodeMismatch, "%s needs %s to prove its stop height first", s.Plan.label(i), s.Plan.label(i-1)).
 			because(problems).safe("nothing else was started").next("put the files of %s back and start again", s.Plan.label(i-1))
 	}
+	if problems := s.verify(i - 1); len(problems) > 0 {
+		return failf(CodeMismatch, "%s needs %s to prove its stop height first, and that is not what it is to be", s.Plan.label(i), s.Plan.label(i-1)).
+			because(problems).safe("nothing else was started").next("put the right files of %s back and start again", s.Plan.label(i-1))
+	}
+	// Without a digest the history only tells less.
+	digest, _ := s.Files.Digest(s.Plan.Versions[i-1].Binary)
 	proof, err := s.complete(i-1, assert)
 	if err != nil {
 		return err
 	}
-	s.record.History = append(s.record.clone().History, s.ended(i-1, "", proof))
+	s.record.History = append(s.record.clone().History, s.ended(i-1, digest, proof))
 	return nil
 }
 
@@ -224,8 +229,10 @@ func (s *sequence) handOver(proof Proof) error {
 		return s.unknownMigration(v.Stop)
 	}
 	if problems := s.Files.Check(s.Plan, i+1); len(problems) > 0 {
-		return failf(CodeMismatch, "%s is complete at height %d, but %s cannot follow", s.Plan.label(i), v.Stop, s.Plan.label(i+1)).
-			because(problems).safe("nothing of it was started and the checkpoint is unchanged").next("mend its files and start again")
+		return s.cannotFollow(i, problems)
+	}
+	if problems := s.verify(i + 1); len(problems) > 0 {
+		return s.cannotFollow(i, problems)
 	}
 	after.VersionIndex, after.BinaryPath, after.BinarySHA256 = i+1, next.Binary, ""
 	after.Started, after.MigrationCompleted = false, false
@@ -239,6 +246,12 @@ func (s *sequence) handOver(proof Proof) error {
 	s.record, s.arrived, s.previousProven = after, i+1, false
 	s.left = s.exitedAt
 	return s.save(fmt.Sprintf("%s is complete at height %d and nothing of %s was started", s.Plan.label(i), v.Stop, s.Plan.label(i+1)))
+}
+
+// cannotFollow is the end of a run whose version i is complete, while the files of the next one are not in order.
+func (s *sequence) cannotFollow(i int, problems Problems) error {
+	return failf(CodeMismatch, "%s is complete at height %d, but %s cannot follow", s.Plan.label(i), s.Plan.Versions[i].Stop, s.Plan.label(i+1)).
+		because(problems).safe("nothing of it was started and the checkpoint is unchanged").next("mend its files and start again")
 }
 
 // ended is the history's entry for version i, which has ended now. digest may be empty.
@@ -276,6 +289,11 @@ type nodeRun struct {
 	// another one is due.
 	preflight     <-chan preflights
 	nextPreflight time.Time
+	// later delivers what was found of the later versions, one after the other.
+	later <-chan preflights
+	// examine is a preflight of a later version with all of its files compared; it takes long, and is cut short when the
+	// node has ended: whoever waits for the next version then shall not wait for that.
+	examine func(i int) []Finding
 	// nextRecord is when a failed write of "started" is tried again.
 	nextRecord time.Time
 }
@@ -299,6 +317,13 @@ func (s *sequence) runNode(i int, assert bool, phase Phase) (*nodeRun, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	n.examine = func(i int) []Finding {
+		found := s.Preflight(i)
+		if s.Verify != nil {
+			found = slices.Concat(found, s.Verify(ctx, i, true))
+		}
+		return found
+	}
 	if n.stranger {
 		// Whoever answers there is not our node: its heights would be taken for evidence.
 		s.Log.Warn("height unknown", slog.Int("version", i), slog.String("detail", "another process answered on the node's port before the node was started; its heights are not believed"))
@@ -358,9 +383,9 @@ func (n *nodeRun) loop() {
 			n.s.publish()
 		case found := <-n.preflight:
 			n.preflight = nil
-			for _, i := range slices.Sorted(maps.Keys(found)) {
-				n.s.preflightDone(i, found[i])
-			}
+			n.examined(found)
+		case found := <-n.later:
+			n.examined(found)
 		case silent := <-n.watch.silent:
 			if silent {
 				n.s.Log.Warn("height unknown", slog.Int("version", n.index), slog.Float64("seconds", silence.Seconds()))
@@ -417,20 +442,6 @@ func (n *nodeRun) reading(r Reading) {
 		return
 	}
 	n.recordStarted(r.At)
-}
-
-// readAhead has the next version's binary read in the background, now that the node has its start-up behind it: at the
-// hand-over its digest is known and its pages are in memory.
-func (n *nodeRun) readAhead() {
-	if n.index == n.s.Plan.Last() {
-		return
-	}
-	binary, log := n.s.Plan.Versions[n.index+1].Binary, n.s.Log
-	go func() {
-		if _, err := n.s.Files.Digest(binary); err != nil {
-			log.Warn("next version unreadable", slog.Int("version", n.index+1), slog.String("error", err.Error()))
-		}
-	}()
 }
 
 // recordStarted notes, once, that the node has accepted its start height. A failure to write that does not stop a node
