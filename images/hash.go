@@ -72,21 +72,18 @@ func hashOpen(ctx context.Context, file *os.File) (hashed, error) {
 	return h, nil
 }
 
-// hashes remembers the digests of files for as long as they are the same. The zero value is ready, for several goroutines.
-// While it reads a file it holds nobody up: two who ask for the same one at once both read it.
+// hashes remembers the digests of files for as long as they are the same, by whatever name. The zero value is ready, for
+// several goroutines. While it reads a file it holds nobody up: two who ask for the same one at once both read it.
 type hashes struct {
 	mu    sync.Mutex
-	known map[string]hashed
+	known map[inode]hashed
 }
 
-// of gives the SHA-256 in hex of the regular file at path. fresh reads it even where it is known.
-func (h *hashes) of(ctx context.Context, path string, fresh bool) (string, error) {
-	// A link is not followed: where one is to be, the manifest says so.
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return "", fmt.Errorf("cannot be read: %w", err)
-	}
-	defer file.Close()
+// inode is the number of a file on its device.
+type inode struct{ device, number uint64 }
+
+// of gives the SHA-256 in hex of a regular file that was opened just now. fresh reads it even where it is known.
+func (h *hashes) of(ctx context.Context, file *os.File, fresh bool) (string, error) {
 	info, err := file.Stat()
 	switch {
 	case err != nil:
@@ -94,10 +91,12 @@ func (h *hashes) of(ctx context.Context, path string, fresh bool) (string, error
 	case !info.Mode().IsRegular():
 		return "", errNotRegular
 	}
+	is := stampOf(info)
+	key := inode{is.device, is.inode}
 	h.mu.Lock()
-	known, have := h.known[path]
+	known, have := h.known[key]
 	h.mu.Unlock()
-	if have && !fresh && known.stamp == stampOf(info) {
+	if have && !fresh && known.stamp == is {
 		return known.hex, nil
 	}
 	now, err := hashOpen(ctx, file)
@@ -107,12 +106,12 @@ func (h *hashes) of(ctx context.Context, path string, fresh bool) (string, error
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.known == nil {
-		h.known = map[string]hashed{}
+		h.known = map[inode]hashed{}
 	}
 	if now.settled {
-		h.known[path] = now
+		h.known[key] = now
 	} else {
-		delete(h.known, path)
+		delete(h.known, key)
 	}
 	return now.hex, nil
 }

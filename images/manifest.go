@@ -131,8 +131,7 @@ func WriteManifest(name string, m *Manifest) error {
 	return nil
 }
 
-// ReadManifest reads the file at name strictly: what is torn, empty or foreign is an error that names the file and what to
-// do. Where there is no file the error is fs.ErrNotExist.
+// ReadManifest reads the file at name strictly: what is torn, empty or foreign is an error that names the file. Where there is no file the error is fs.ErrNotExist.
 func ReadManifest(name string) (*Manifest, error) {
 	file, size, err := (&Place{}).open(name)
 	if err != nil {
@@ -151,7 +150,7 @@ func ReadManifest(name string) (*Manifest, error) {
 	}
 	m, err := ParseManifest(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; write it again with 'entrypoint manifest write'", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return m, nil
 }

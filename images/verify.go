@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Difference is something that is not as the manifest says.
@@ -88,6 +90,9 @@ func (v *Verifier) Locate(file string) []Location {
 	}
 	return all
 }
+
+// Covers reports whether a manifest speaks of what lies there: of the folders of the versions, and of manager.json.
+func (v *Verifier) Covers(at Location) bool { return at.Version != "" || at.Path == manifestPlan }
 
 // Has reports whether the manifest has the file.
 func (v *Verifier) Has(at Location) bool {
@@ -190,16 +195,18 @@ func (v *Verifier) All(ctx context.Context) ([]Difference, error) {
 }
 
 // Digest gives the SHA-256 in hex of a file, which may be remembered. It says nothing of the manifest.
-func (v *Verifier) Digest(ctx context.Context, file string) (string, error) {
-	real, err := filepath.EvalSymlinks(file)
+func (v *Verifier) Digest(ctx context.Context, name string) (string, error) {
+	return v.digest(ctx, name, 0, false)
+}
+
+// digest is Digest with further flags of open(2).
+func (v *Verifier) digest(ctx context.Context, name string, flags int, fresh bool) (string, error) {
+	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
 	if err != nil {
-		return "", fmt.Errorf("%s cannot be read: %w", file, err)
+		return "", fmt.Errorf("cannot be read: %w", err)
 	}
-	sum, err := v.hashes.of(ctx, real, false)
-	if err != nil {
-		return "", fmt.Errorf("%s %w", file, err)
-	}
-	return sum, nil
+	defer file.Close()
+	return v.hashes.of(ctx, file, fresh)
 }
 
 // comparison collects the differences of one folder.
@@ -247,13 +254,12 @@ func (c *comparison) file(ctx context.Context, want RecordedFile, info fs.FileIn
 		c.add(want.Path, changed, "has %d bytes, and had %d", info.Size(), want.Size)
 		return nil
 	}
-	// Beside the folders manager.json may be a link, which was followed.
+	// A link that was put in its place since is not followed. Beside the folders manager.json may be one.
+	flags := unix.O_NOFOLLOW
 	if c.version == "" {
-		if real, err := filepath.EvalSymlinks(full); err == nil {
-			full = real
-		}
+		flags = 0
 	}
-	sum, err := c.v.hashes.of(ctx, full, c.fresh)
+	sum, err := c.v.digest(ctx, full, flags, c.fresh)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err() //nolint:wrapcheck // the caller knows why it ended it

@@ -12,25 +12,28 @@ import (
 	"rollup-entrypoint/sequencer"
 )
 
-const checkSynopsis = "entrypoint check -c CONFIG [-f CHECKPOINT] [--json] [--strict]"
+const checkSynopsis = "entrypoint check -c CONFIG [-f CHECKPOINT] [--manifest FILE] [--json] [--strict]"
 
 // checked is the outcome of a check. plan is nil where the config could not be read.
 type checked struct {
 	plan       *sequencer.Plan
 	checkpoint string
-	findings   []sequencer.Finding
-	strict     bool
+	// verifier has the manifest; nil for none.
+	verifier *verifier
+	findings []sequencer.Finding
+	strict   bool
 }
 
 // checkCommand looks for all that would keep a run or the next upgrade from succeeding. It starts, locks and writes
 // nothing, so it may be run beside a sequence.
 func checkCommand(p program, args []string) int {
-	var config string
+	var config, manifest string
 	var asJSON bool
 	c := checked{}
 	flags := newFlags("check")
 	flags.StringVarP(&config, "config", "c", "", configUsage)
 	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too; default in an image, where its directory is there: "+images.Checkpoint)
+	registerManifest(flags.FlagSet, &manifest)
 	flags.BoolVar(&asJSON, "json", false, "print what was found as JSON")
 	flags.BoolVar(&c.strict, "strict", false, "exit 78 for a warning, too")
 	if code, done := parseOrHelp(p, flags, checkSynopsis, args); done {
@@ -47,7 +50,12 @@ func checkCommand(p program, args []string) int {
 	if err != nil {
 		c.findings = planFindings(config, err)
 	} else {
-		c.plan, c.findings = plan, preflightAll(plan, c.checkpoint)
+		c.plan = plan
+		c.verifier, err = openVerifier(manifest, flags.given("manifest"), plan)
+		if err != nil {
+			c.findings = planFindings(config, err)
+		}
+		c.findings = append(c.findings, preflightAll(plan, c.checkpoint, c.verifier)...)
 	}
 	if asJSON {
 		err = c.printJSON(p.stdout)
@@ -167,7 +175,7 @@ func (c *checked) print(w io.Writer) {
 	for _, severity := range []sequencer.Severity{sequencer.SeverityError, sequencer.SeverityWarning} {
 		for _, f := range c.findings {
 			if f.Severity == severity {
-				c.printRow(w, column, f)
+				printRow(w, column, string(f.Severity), c.versionName(f.Version), f.What, f.Next)
 			}
 		}
 	}
@@ -175,10 +183,9 @@ func (c *checked) print(w io.Writer) {
 }
 
 // printRow prints a finding: what is wrong, and below it what to do.
-func (c *checked) printRow(w io.Writer, column int, f sequencer.Finding) {
-	severity, name := string(f.Severity), c.versionName(f.Version)
-	lines := wrap(f.What, textWidth)
-	for n, line := range wrap(f.Next, textWidth-2) {
+func printRow(w io.Writer, column int, severity, name, what, next string) {
+	lines := wrap(what, textWidth)
+	for n, line := range wrap(next, textWidth-2) {
 		lines = append(lines, [2]string{"→ ", "  "}[min(n, 1)]+line)
 	}
 	for _, line := range lines {
@@ -203,6 +210,9 @@ func (c *checked) summary() string {
 	text := fmt.Sprintf("all in order: %s; the programs, libraries and configs of %s; ", c.plan.File, strings.Join(names, ", "))
 	if c.checkpoint != "" {
 		text += "the checkpoint " + c.checkpoint + "; "
+	}
+	if c.verifier != nil {
+		text += "their digests in " + c.verifier.file + "; "
 	}
 	return text + "the volume of the state; io_uring"
 }

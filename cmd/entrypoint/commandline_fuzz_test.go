@@ -231,6 +231,7 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 	var errs [5]error
 	f.config, f.checkpoint, f.whenFinished = value("config", ""), value("checkpoint-file", ""), value("when-finished", "exit")
 	f.logLevel, f.logFormat = value("log-level", "info"), value("log-format", "auto")
+	f.manifest = value("manifest", "/opt/rollup/manifest.json")
 	f.termination = value("termination-log", "/dev/termination-log")
 	f.noCheckpoint, errs[0] = strconv.ParseBool(value("no-checkpoint-file", "false"))
 	f.slack, errs[1] = strconv.ParseUint(value("height-slack", "0"), 0, 64)

@@ -8,6 +8,7 @@
 //	entrypoint status [--json] [--watch] [--listen ADDRESS]
 //	entrypoint healthcheck [--ready] [--listen ADDRESS]
 //	entrypoint checkpoint show|set -f CHECKPOINT [FLAGS]
+//	entrypoint manifest write|verify [FLAGS]
 //	entrypoint version
 //
 // Every flag can be given as an environment variable too: ENTRYPOINT_ and the flag's name in capitals, with underscores
@@ -55,6 +56,7 @@ func commands() []command {
 		{"status", "show what a running entrypoint does", false, statusCommand},
 		{"healthcheck", "exit 0 if a running entrypoint is alive, or its node ready, else 1", false, healthcheckCommand},
 		{"checkpoint", "show or set where the sequence is", false, checkpointCommand},
+		{"manifest", "record what lies in an image, or compare the two", false, manifestCommand},
 		{"version", "print the version of this program", false, versionCommand},
 	}
 }

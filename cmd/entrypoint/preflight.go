@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -58,8 +59,9 @@ func runPreflight(plan *sequencer.Plan) func(i int) []sequencer.Finding {
 }
 
 // preflightAll finds all that would keep a run from going on, or a later upgrade from succeeding, as far as it can be
-// known before: the versions, the checkpoint (empty for none), the volume and the machine. It changes nothing.
-func preflightAll(plan *sequencer.Plan, checkpoint string) []sequencer.Finding {
+// known before: the versions, their digests (nil for no manifest), the checkpoint (empty for none), the volume and the
+// machine. It changes nothing.
+func preflightAll(plan *sequencer.Plan, checkpoint string, verifier *verifier) []sequencer.Finding {
 	var found, ofCheckpoint []sequencer.Finding
 	first := 0
 	if checkpoint != "" {
@@ -67,12 +69,18 @@ func preflightAll(plan *sequencer.Plan, checkpoint string) []sequencer.Finding {
 	}
 	for i := range plan.Versions {
 		ofVersion := preflight(plan, i)
+		if verifier != nil {
+			ofVersion = append(ofVersion, verifier.verify(context.Background(), i, false)...)
+		}
 		for n := range ofVersion {
 			if i < first { // it is complete, and is not started any more
 				ofVersion[n].Severity = sequencer.SeverityWarning
 			}
 		}
 		found = append(found, ofVersion...)
+	}
+	if verifier != nil {
+		found = append(found, verifier.verify(context.Background(), sequencer.WholePlan, false)...)
 	}
 	return slices.Concat(found, sequencer.CheckStorage(plan), ofCheckpoint, sequencer.CheckVolume(plan, checkpoint), checkMachine())
 }

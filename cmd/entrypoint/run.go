@@ -40,6 +40,7 @@ type runFlags struct {
 	listen             string
 	stallTimeout       time.Duration
 	preflightBefore    time.Duration
+	manifest           string
 	termination        string
 	logLevel           string
 	logFormat          string
@@ -55,6 +56,7 @@ func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.listen, "listen", defaultListen, "serve status, probes and metrics on `ADDRESS`; empty: off")
 	flags.DurationVar(&f.stallTimeout, "stall-timeout", 0, "not alive (/healthz) after `DURATION` without a new height (0: never)")
 	flags.DurationVar(&f.preflightBefore, "preflight-before", time.Hour, "look at the next version again `DURATION` before its upgrade (0: only at the start)")
+	registerManifest(flags, &f.manifest)
 	flags.StringVar(&f.termination, terminationFlag, kubernetesTermination, "`FILE` that gets the reason of a failing exit, at most 4096 bytes; made if absent, but for the default; empty: none")
 	flags.StringVar(&f.logLevel, "log-level", "info", "log what is at least that serious: `debug|info|warn|error`")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "log as `auto|text|json`; auto: text on a terminal, JSON otherwise")
@@ -170,6 +172,10 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 		log.Info("version configured", slog.Int("version", i), slog.String("name", v.Name), slog.String("binary", v.Binary),
 			slog.Uint64("start_height", v.Start), slog.Uint64("stop_height", v.Stop))
 	}
+	verifier, err := openVerifier(f.manifest, flags.given("manifest"), plan)
+	if err != nil {
+		return err
+	}
 	init, err := reaper.New(reaper.Options{Inbox: p.inbox, Log: log})
 	if err != nil {
 		return &sequencer.Failure{Code: sequencer.CodeMismatch, What: "this process cannot become an init", Err: err, Safe: "nothing was started"}
@@ -185,6 +191,10 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 		Plan: plan, Files: &sequencer.Disk{Checkpoint: f.checkpoint}, Signals: p.inbox, Log: log, Stderr: out, NodeArgs: flags.Args(),
 		StopTimeout: f.stopTimeout, WaitWhenFinished: f.whenFinished == "wait", Heights: nodeHeights,
 		Observe: watcher.Observe, Preflight: runPreflight(plan), PreflightBefore: f.preflightBefore,
+	}
+	if verifier != nil {
+		verifier.tell(log)
+		options.Files, options.Verify = verifiedFiles{&sequencer.Disk{Checkpoint: f.checkpoint}, verifier}, verifier.verify
 	}
 	if flags.given("height-slack") {
 		options.Slack = &f.slack

@@ -22,6 +22,7 @@ type Report struct {
 	NotReadyBecause string           `json:"not_ready_because"`
 	VersionIndex    int              `json:"version_index"`
 	Version         string           `json:"version"`
+	BinarySHA256    *string          `json:"binary_sha256"`
 	Height          *Height          `json:"height"`
 	BlocksPerSecond *float64         `json:"blocks_per_second"`
 	NextUpgrade     *Upgrade         `json:"next_upgrade"`
@@ -67,7 +68,7 @@ type Preflight struct {
 	Problems  []string  `json:"problems"`
 }
 
-// Version is one version of the plan. State is "completed", "current" or "upcoming"; Migration is "none", "due", "running"
+// Version is one version of the plan. BinarySHA256 is that of the checkpoint, and not of what lies there now; State is "completed", "current" or "upcoming"; Migration is "none", "due", "running"
 // or "completed".
 type Version struct {
 	VersionIndex int             `json:"version_index"`
@@ -76,6 +77,7 @@ type Version struct {
 	StartHeight  uint64          `json:"start_height"`
 	StopHeight   *uint64         `json:"stop_height"`
 	Binary       string          `json:"binary"`
+	BinarySHA256 *string         `json:"binary_sha256"`
 	Migration    string          `json:"migration"`
 	CompletedAt  *time.Time      `json:"completed_at"`
 	Proof        sequencer.Proof `json:"proof"`
@@ -116,7 +118,7 @@ func (s *Status) Report(ctx context.Context) Report {
 	r := Report{
 		Entrypoint: Program{s.Version, os.Getpid(), s.started.UTC()},
 		Phase:      state.Phase, PhaseSince: state.Since.UTC(), Stopping: state.Stopping,
-		VersionIndex: i, Version: s.Plan.Versions[i].Name,
+		VersionIndex: i, Version: s.Plan.Versions[i].Name, BinarySHA256: digest(state.Record.BinarySHA256),
 		NextUpgrade: s.upgrade(state, now), Node: node(state), Restarts: restarts(state), Migrations: migrations(state, now),
 		Checkpoint: s.checkpoint(state),
 	}
@@ -185,16 +187,27 @@ func (s *Status) version(state *sequencer.State, j int) Version {
 	if v.Migration != "" {
 		out.Migration = migrationOf(state, j)
 	}
+	if j == record.VersionIndex {
+		out.BinarySHA256 = digest(record.BinarySHA256)
+	}
 	if out.State != "completed" {
 		return out
 	}
 	for _, done := range record.History { // the newest entry of several counts
 		if done.VersionIndex == j {
 			at := done.CompletedAt.UTC()
-			out.CompletedAt, out.Proof = &at, done.Proof
+			out.CompletedAt, out.Proof, out.BinarySHA256 = &at, done.Proof, digest(done.BinarySHA256)
 		}
 	}
 	return out
+}
+
+// digest is nil for none.
+func digest(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
 }
 
 // migrationOf says where the migration of version j is, which has one.

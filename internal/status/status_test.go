@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -48,8 +49,8 @@ func running() sequencer.State {
 	return sequencer.State{
 		Phase: sequencer.PhaseRunning, Since: now.Add(-time.Hour),
 		Record: sequencer.Checkpoint{
-			VersionIndex: 1, BinaryPath: "/opt/v1/rollup", MigrationCompleted: true, Phase: sequencer.PhaseRunning, Started: true,
-			History:   []sequencer.Completed{{VersionIndex: 0, Name: "v0", StopHeight: 100, Proof: sequencer.ProofDurable, CompletedAt: now.Add(-2 * time.Hour)}},
+			VersionIndex: 1, BinaryPath: "/opt/v1/rollup", BinarySHA256: strings.Repeat("1", 64), MigrationCompleted: true, Phase: sequencer.PhaseRunning, Started: true,
+			History:   []sequencer.Completed{{VersionIndex: 0, Name: "v0", BinarySHA256: strings.Repeat("0", 64), StopHeight: 100, Proof: sequencer.ProofDurable, CompletedAt: now.Add(-2 * time.Hour)}},
 			UpdatedAt: now.Add(-time.Hour),
 		},
 		Process: sequencer.ProcessState{Pid: 17, Version: 1, StartedAt: now.Add(-90 * time.Minute)},
