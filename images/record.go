@@ -38,7 +38,7 @@ func RecordManifest(ctx context.Context, root string, o RecordOptions) (*Manifes
 	case err != nil:
 		return nil, fmt.Errorf("cannot read the plan: %w", err)
 	default:
-		f, err := recordFile(ctx, root, found{path: manifestPlan, info: plan})
+		f, err := recordFile(ctx, root, manifestPlan, plan.Mode())
 		if err != nil {
 			return nil, err
 		}
@@ -84,15 +84,15 @@ func recordVersion(ctx context.Context, root, name string, skip func(string) boo
 	if !utf8.ValidString(name) {
 		return v, fmt.Errorf("the folder %q has no name in UTF-8: rename it", folder)
 	}
-	all, err := walkFolder(folder, skip)
+	paths, is, err := walkFolder(folder, skip)
 	if err != nil {
 		return v, err
 	}
-	if len(all) == 0 {
+	if len(paths) == 0 {
 		return v, fmt.Errorf("%s has no file: remove the folder, or put the version there", folder)
 	}
-	for _, at := range all {
-		f, err := recordFile(ctx, folder, at)
+	for _, at := range paths {
+		f, err := recordFile(ctx, folder, at, is[at].Mode())
 		if err != nil {
 			return v, err
 		}
@@ -101,18 +101,11 @@ func recordVersion(ctx context.Context, root, name string, skip func(string) boo
 	return v, nil
 }
 
-// found is a file, a link or something else that is no folder.
-type found struct {
-	// path is relative to its folder, with slashes.
-	path string
-	info fs.FileInfo
-}
-
-// walkFolder gives all that lies in the folder and below, sorted by path, without the folders themselves. Links are not
-// followed, nor may the folder be one.
-func walkFolder(folder string, skip func(string) bool) ([]found, error) {
-	var all []found
-	err := filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
+// walkFolder gives all that lies in the folder and below, without the folders themselves: what each is, and the paths,
+// relative to the folder, with slashes, sorted. Links are not followed, nor may the folder be one.
+func walkFolder(folder string, skip func(string) bool) (paths []string, is map[string]fs.FileInfo, err error) {
+	is = map[string]fs.FileInfo{}
+	err = filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -122,18 +115,15 @@ func walkFolder(folder string, skip func(string) bool) ([]found, error) {
 			return nil
 		}
 		info, err := entry.Info()
-		if err != nil {
-			return err //nolint:wrapcheck // below
-		}
-		relative, err := filepath.Rel(folder, name)
-		all = append(all, found{filepath.ToSlash(relative), info})
+		at := strings.TrimPrefix(name, folder+"/")
+		paths, is[at] = append(paths, at), info
 		return err //nolint:wrapcheck // below
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the version: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the version: %w", err)
 	}
-	slices.SortFunc(all, func(a, b found) int { return strings.Compare(a.path, b.path) })
-	return all, nil
+	slices.Sort(paths) // a walk has a/b before a-b
+	return paths, is, nil
 }
 
 // kindOf names what is no folder.
@@ -149,21 +139,21 @@ func kindOf(mode fs.FileMode) string {
 	return "pipe, socket or device"
 }
 
-// recordFile makes the entry of what was found in the folder.
-func recordFile(ctx context.Context, folder string, at found) (RecordedFile, error) {
-	name := filepath.Join(folder, at.path)
-	f := RecordedFile{Path: at.path}
-	if !utf8.ValidString(at.path) {
+// recordFile makes the entry of what lies in the folder.
+func recordFile(ctx context.Context, folder, at string, mode fs.FileMode) (RecordedFile, error) {
+	name := filepath.Join(folder, at)
+	f := RecordedFile{Path: at}
+	if !utf8.ValidString(at) {
 		return f, fmt.Errorf("the file %q has no name in UTF-8: rename it", name)
 	}
-	switch at.info.Mode().Type() {
+	switch mode.Type() {
 	case 0:
 	case fs.ModeSymlink:
-		target, err := linkInside(folder, at.path)
+		target, err := linkInside(folder, at)
 		f.Link = target
 		return f, err
 	default:
-		return f, fmt.Errorf("%s is a %s, want a regular file: remove it", name, kindOf(at.info.Mode()))
+		return f, fmt.Errorf("%s is a %s, want a regular file: remove it", name, kindOf(mode))
 	}
 	file, size, err := (&Place{}).open(name)
 	if err != nil {
@@ -174,7 +164,7 @@ func recordFile(ctx context.Context, folder string, at found) (RecordedFile, err
 	if err != nil {
 		return f, fmt.Errorf("%s: %w", name, err)
 	}
-	f.Size, f.SHA256, f.Executable = sum.stamp.size, sum.hex, at.info.Mode().Perm()&0o111 != 0
+	f.Size, f.SHA256, f.Executable = sum.stamp.size, sum.hex, mode.Perm()&0o111 != 0
 	if !f.Executable {
 		return f, nil
 	}

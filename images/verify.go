@@ -125,30 +125,26 @@ func (v *Verifier) Version(ctx context.Context, name string, fresh bool) ([]Diff
 		d := v.NotRecorded(Location{Version: name})
 		return []Difference{d}, nil
 	}
-	now, err := walkFolder(folder, v.Skip)
+	now, is, err := walkFolder(folder, v.Skip)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return []Difference{{Version: name, What: folder + " is missing", Next: asItWasBuilt}}, nil
 	case err != nil:
 		return []Difference{{Version: name, What: err.Error(), Next: asItWasBuilt}}, nil
 	}
-	here := map[string]fs.FileInfo{}
-	for _, f := range now {
-		here[f.path] = f.info
-	}
 	c := comparison{v: v, version: name, folder: folder, fresh: fresh}
 	for _, f := range recorded.Files {
 		if v.Skip != nil && v.Skip(filepath.Base(f.Path)) {
 			continue
 		}
-		if err := c.file(ctx, f, here[f.Path]); err != nil {
+		if err := c.file(ctx, f, is[f.Path]); err != nil {
 			return nil, err
 		}
-		delete(here, f.Path)
+		delete(is, f.Path)
 	}
-	for _, f := range now {
-		if _, extra := here[f.path]; extra {
-			c.extra(f.path)
+	for _, name := range now {
+		if _, extra := is[name]; extra {
+			c.extra(name)
 		}
 	}
 	return c.found, nil
