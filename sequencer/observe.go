@@ -38,7 +38,7 @@ const preflightsAhead = 12
 func (n *nodeRun) preflightWhenNear(now time.Time) {
 	s := n.s
 	_, eta, known := s.state.UntilUpgrade(s.Plan)
-	if !known || eta < 0 || eta > s.PreflightBefore || n.index == s.Plan.Last() || n.preflight != nil || now.Before(n.nextPreflight) {
+	if s.PreflightBefore == 0 || !known || eta < 0 || eta > s.PreflightBefore || n.index == s.Plan.Last() || n.preflight != nil || now.Before(n.nextPreflight) {
 		return
 	}
 	n.nextPreflight = now.Add(s.PreflightBefore / preflightsAhead)
