@@ -46,6 +46,8 @@ type chain struct {
 	dir      string
 	manager  string
 	versions []laidOut
+	// below is the directory in dir that has the folders of the versions; empty for dir itself.
+	below string
 	// checkpoint is the file on the volume, state the directory.
 	checkpoint, state string
 	port              uint16
@@ -116,7 +118,7 @@ func newChain(t testing.TB, versions ...version) *chain {
 	return c
 }
 
-func (c *chain) folder(i int) string    { return filepath.Join(c.dir, fmt.Sprintf("v%d", i)) }
+func (c *chain) folder(i int) string    { return filepath.Join(c.dir, c.below, fmt.Sprintf("v%d", i)) }
 func (c *chain) binary(i int) string    { return filepath.Join(c.folder(i), "rollup") }
 func (c *chain) config(i int) string    { return filepath.Join(c.folder(i), "config.toml") }
 func (c *chain) migration(i int) string { return filepath.Join(c.folder(i), "migration") }
