@@ -13,6 +13,10 @@ const (
 	ManagerFile = "manager.json"
 	// VersionsDir holds a folder for each version, in Root.
 	VersionsDir = "versions"
+	// VersionFile is what a folder says of its version where the folders are the config.
+	VersionFile = "version.json"
+	// ManifestFile is the manifest, in Root.
+	ManifestFile = "manifest.json"
 	// Checkpoint is the checkpoint on the volume.
 	Checkpoint = "/data/checkpoint.json"
 )

@@ -16,16 +16,6 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// The names in the root directory of the versions, as /opt/rollup.
-const (
-	// ManifestName is that of the manifest.
-	ManifestName = "manifest.json"
-	// manifestVersions has a folder for each version.
-	manifestVersions = "versions"
-	// manifestPlan is the one file beside the folders that a manifest covers.
-	manifestPlan = "manager.json"
-)
-
 // manifestSchema is the form of the manifest that this program writes, and the newest that it reads.
 const manifestSchema = 1
 

@@ -141,7 +141,7 @@ func TestManifestOfTheSameFilesHasTheSameBytes(t *testing.T) {
 	require.NoError(t, os.Chtimes(filepath.Join(two.Root, "versions/v0/rollup"), past, past))
 	require.Equal(t, encoded(t, record(t, one)), encoded(t, record(t, two)))
 
-	name := filepath.Join(one.Root, ManifestName)
+	name := filepath.Join(one.Root, ManifestFile)
 	require.NoError(t, WriteManifest(name, record(t, one)))
 	first, err := os.ReadFile(name)
 	require.NoError(t, err)

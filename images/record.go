@@ -32,13 +32,13 @@ func RecordManifest(ctx context.Context, root string, o RecordOptions) (*Manifes
 		}
 		m.Labels[key] = value
 	}
-	plan, err := os.Stat(filepath.Join(root, manifestPlan))
+	plan, err := os.Stat(filepath.Join(root, ManagerFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return nil, fmt.Errorf("cannot read the plan: %w", err)
 	default:
-		f, err := recordFile(ctx, root, manifestPlan, plan.Mode())
+		f, err := recordFile(ctx, root, ManagerFile, plan.Mode())
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +60,7 @@ func RecordManifest(ctx context.Context, root string, o RecordOptions) (*Manifes
 
 // versionFolders gives the names of the folders of versions, sorted.
 func versionFolders(root string) ([]string, error) {
-	dir := filepath.Join(root, manifestVersions)
+	dir := filepath.Join(root, VersionsDir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the versions: %w", err)
@@ -79,7 +79,7 @@ func versionFolders(root string) ([]string, error) {
 }
 
 func recordVersion(ctx context.Context, root, name string, skip func(string) bool) (RecordedVersion, error) {
-	folder := filepath.Join(root, manifestVersions, name)
+	folder := filepath.Join(root, VersionsDir, name)
 	v := RecordedVersion{Name: name}
 	if !utf8.ValidString(name) {
 		return v, fmt.Errorf("the folder %q has no name in UTF-8: rename it", folder)

@@ -80,7 +80,7 @@ func (v *Verifier) Locate(file string) []Location {
 				continue
 			}
 			at := Location{Path: filepath.ToSlash(relative)}
-			if rest, inVersion := strings.CutPrefix(at.Path, manifestVersions+"/"); inVersion {
+			if rest, inVersion := strings.CutPrefix(at.Path, VersionsDir+"/"); inVersion {
 				at.Version, at.Path, _ = strings.Cut(rest, "/")
 			}
 			if !slices.Contains(all, at) {
@@ -92,7 +92,7 @@ func (v *Verifier) Locate(file string) []Location {
 }
 
 // Covers reports whether a manifest speaks of what lies there: of the folders of the versions, and of manager.json.
-func (v *Verifier) Covers(at Location) bool { return at.Version != "" || at.Path == manifestPlan }
+func (v *Verifier) Covers(at Location) bool { return at.Version != "" || at.Path == ManagerFile }
 
 // Has reports whether the manifest has the file.
 func (v *Verifier) Has(at Location) bool {
@@ -108,7 +108,7 @@ func (v *Verifier) Has(at Location) bool {
 func (v *Verifier) NotRecorded(at Location) Difference {
 	name := at.Path
 	if at.Version != "" {
-		name = filepath.Join(manifestVersions, at.Version, at.Path)
+		name = filepath.Join(VersionsDir, at.Version, at.Path)
 	}
 	return Difference{
 		Version: at.Version, Path: at.Path, What: filepath.Join(v.Root, name) + " is not in the manifest",
@@ -119,7 +119,7 @@ func (v *Verifier) NotRecorded(at Location) Difference {
 // Version finds all differences in the folder of a version. fresh reads each file, also those whose digest is known. The
 // error is that of ctx, which ended it.
 func (v *Verifier) Version(ctx context.Context, name string, fresh bool) ([]Difference, error) {
-	folder := filepath.Join(v.Root, manifestVersions, name)
+	folder := filepath.Join(v.Root, VersionsDir, name)
 	recorded, there := v.Manifest.Version(name)
 	if !there {
 		d := v.NotRecorded(Location{Version: name})
@@ -165,6 +165,29 @@ func (v *Verifier) Files(ctx context.Context) ([]Difference, error) {
 	return c.found, nil
 }
 
+// Plan finds all differences of a plan that the folders are: a version that is missing, or whose version.json differs. The
+// version before it would run on, or end too early.
+func (v *Verifier) Plan(ctx context.Context) ([]Difference, error) {
+	var all []Difference
+	for _, version := range v.Manifest.Versions {
+		c := comparison{v: v, version: version.Name, folder: filepath.Join(v.Root, VersionsDir, version.Name)}
+		for _, f := range version.Files {
+			if f.Path != VersionFile {
+				continue
+			}
+			info, err := os.Lstat(filepath.Join(c.folder, f.Path))
+			if err != nil {
+				info = nil
+			}
+			if err := c.file(ctx, f, info); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, c.found...)
+	}
+	return all, nil
+}
+
 // All finds every difference: of the files beside the folders, of each version, and folders that the manifest does not
 // have.
 func (v *Verifier) All(ctx context.Context) ([]Difference, error) {
@@ -181,7 +204,7 @@ func (v *Verifier) All(ctx context.Context) ([]Difference, error) {
 		}
 		all = append(all, found...)
 	}
-	entries, _ := os.ReadDir(filepath.Join(v.Root, manifestVersions)) // where it cannot be read every version has been told
+	entries, _ := os.ReadDir(filepath.Join(v.Root, VersionsDir)) // where it cannot be read every version has been told
 	for _, entry := range entries {
 		if !names[entry.Name()] {
 			all = append(all, v.NotRecorded(Location{Version: entry.Name()}))

@@ -63,7 +63,9 @@ func (c *comparer) in(idly bool) (versions []int) {
 	return versions
 }
 
-func differs(i int) Finding { return Finding{i, SeverityError, "/rollup has other bytes", "copy it again"} }
+func differs(i int) Finding {
+	return Finding{i, SeverityError, "/rollup has other bytes", "copy it again"}
+}
 
 func TestVersionThatDiffersIsNotStarted(t *testing.T) {
 	lives(t, func(t *testing.T) {

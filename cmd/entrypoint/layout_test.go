@@ -129,3 +129,33 @@ func TestWhatIsGivenWinsOverTheLayout(t *testing.T) {
 	assert.Equal(t, 64, code, out)
 	assert.Contains(t, out, "--checkpoint-file is missing")
 }
+
+// A folder that is lost would let the version before it run past the fork.
+func TestPlanOfFoldersIsThatOfTheManifest(t *testing.T) {
+	t.Parallel()
+	image := bakeImage(t)
+	image.addVersion("v0", `{}`, 0)
+	image.addVersion("v1", `{"start_height": 6, "stop_height": 8}`, 1)
+	code, out := image.run("manifest", "write")
+	require.Zero(t, code, out)
+	v1 := filepath.Join(image.root, "opt", "rollup", "versions", "v1")
+
+	require.NoError(t, os.Rename(v1, image.root+"/lost"))
+	code, out = image.run()
+	assert.Equal(t, 78, code, out)
+	assert.Contains(t, out, "/opt/rollup/versions/v1/version.json is missing")
+	assert.Contains(t, out, "nothing was started")
+	assert.NotContains(t, out, `"msg":"version started"`)
+
+	require.NoError(t, os.Rename(image.root+"/lost", v1))
+	require.NoError(t, os.WriteFile(v1+"/version.json", []byte(`{"start_height": 4, "stop_height": 8}`), 0o644))
+	code, out = image.run()
+	assert.Equal(t, 78, code, out)
+	assert.Contains(t, out, "/opt/rollup/versions/v1/version.json has the sha256")
+	assert.NotContains(t, out, `"msg":"version started"`)
+
+	require.NoError(t, os.WriteFile(v1+"/version.json", []byte(`{"start_height": 6, "stop_height": 8}`), 0o644))
+	code, out = image.run()
+	assert.Zero(t, code, out)
+	assert.Contains(t, out, `"msg":"sequence finished"`)
+}

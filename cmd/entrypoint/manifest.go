@@ -20,9 +20,6 @@ const (
 	manifestVerifyUsage = "entrypoint manifest verify [--root DIR] [--manifest FILE] [--json]"
 )
 
-// manifestRoot is the directory of the versions in an image, unless a flag says otherwise.
-const manifestRoot = "/opt/rollup"
-
 func manifestCommand(p program, args []string) int {
 	if len(args) > 0 {
 		switch args[0] {
@@ -44,7 +41,7 @@ func manifestWrite(p program, args []string) int {
 	var root, output string
 	var labels []string
 	flags := newFlags("manifest write")
-	flags.StringVar(&root, "root", manifestRoot, "`DIR` with the folder \"versions\", and in it a folder for each version")
+	flags.StringVar(&root, "root", images.Root, "`DIR` with the folder \"versions\", and in it a folder for each version")
 	flags.StringVar(&output, "output", "", "write the manifest to `FILE`; manifest.json in the root if left out")
 	flags.StringArrayVar(&labels, "label", nil, "record `KEY=VALUE` of the build, as org.opencontainers.image.revision=0a1b2c3; may be repeated")
 	if code, done := parseOrHelp(p, flags, manifestWriteUsage, args); done {
@@ -59,7 +56,7 @@ func manifestWrite(p program, args []string) int {
 		return flags.usageError(p, err)
 	}
 	if output == "" {
-		output = filepath.Join(root, images.ManifestName)
+		output = filepath.Join(root, images.ManifestFile)
 	}
 	verifier := images.Verifier{Root: root}
 	for _, at := range verifier.Locate(output) {
@@ -108,7 +105,7 @@ func manifestVerify(p program, args []string) int {
 	var root, file string
 	var asJSON bool
 	flags := newFlags("manifest verify")
-	flags.StringVar(&root, "root", manifestRoot, "`DIR` with the folder \"versions\", and in it a folder for each version")
+	flags.StringVar(&root, "root", images.Root, "`DIR` with the folder \"versions\", and in it a folder for each version")
 	flags.StringVar(&file, "manifest", "", "the manifest `FILE`; manifest.json in the root if left out")
 	flags.BoolVar(&asJSON, "json", false, "print what was found as JSON")
 	if code, done := parseOrHelp(p, flags, manifestVerifyUsage, args); done {
@@ -118,7 +115,7 @@ func manifestVerify(p program, args []string) int {
 		return flags.usageError(p, errors.New("want: "+manifestVerifyUsage))
 	}
 	if file == "" {
-		file = filepath.Join(root, images.ManifestName)
+		file = filepath.Join(root, images.ManifestFile)
 	}
 	m, err := images.ReadManifest(file)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 )
 
 // defaultManifest is that of an image with the usual layout.
-const defaultManifest = manifestRoot + "/" + images.ManifestName
+const defaultManifest = images.Root + "/" + images.ManifestFile
 
 // registerManifest registers the flag of the commands that compare versions with a manifest.
 func registerManifest(flags *pflag.FlagSet, file *string) {
@@ -55,8 +55,8 @@ func openVerifier(file string, asked bool, plan *sequencer.Plan) (*verifier, err
 	}
 	// A manifest lies beside what it speaks of. One that was mounted elsewhere speaks of the usual place.
 	root := filepath.Dir(file)
-	if info, err := os.Stat(filepath.Join(root, "versions")); err != nil || !info.IsDir() {
-		root = manifestRoot
+	if info, err := os.Stat(filepath.Join(root, images.VersionsDir)); err != nil || !info.IsDir() {
+		root = images.Root
 	}
 	return &verifier{images.Verifier{Root: root, Manifest: m, Skip: sovereign.WritesBesideConfig}, plan, file}, nil
 }
@@ -90,6 +90,10 @@ func (v *verifier) findings(ctx context.Context, i int, fresh bool) []sequencer.
 
 // ofPlan compares the config that lists the versions, where it is that of the image.
 func (v *verifier) ofPlan(ctx context.Context) []images.Difference {
+	if sameFile(v.plan.File, v.Root) {
+		found, _ := v.Plan(ctx) // the caller looks at ctx
+		return found
+	}
 	for _, at := range v.Locate(v.plan.File) {
 		switch {
 		case at.Version != "" || !v.Covers(at):
@@ -101,6 +105,16 @@ func (v *verifier) ofPlan(ctx context.Context) []images.Difference {
 		}
 	}
 	return nil
+}
+
+// sameFile reports whether two names are of one file or directory.
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 // ofVersion compares the folders in which the files of version i lie, each as a whole: a genesis that no key of the plan
@@ -169,7 +183,7 @@ func (v *verifier) tell(log *slog.Logger) {
 	}
 	if len(outside) > 0 {
 		log.Warn("files not verified", slog.String("manifest", v.file),
-			slog.String("detail", fmt.Sprintf("the manifest covers %s, and not %s", filepath.Join(v.Root, "versions"), strings.Join(outside, ", "))))
+			slog.String("detail", fmt.Sprintf("the manifest covers %s, and not %s", filepath.Join(v.Root, images.VersionsDir), strings.Join(outside, ", "))))
 	}
 }
 
