@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -59,7 +62,7 @@ func makeImages(t testing.TB) {
 	require.NoError(t, err, "make image\n%s", out)
 }
 
-// Files is a build context: the content of each file by its path. A path that ends in "*" is executable.
+// Files is a build context: the content of each file by its path. One whose path ends in "*", which is not part of it, is executable.
 type Files map[string]string
 
 // tar gives the files with fixed times, so that the builder's cache knows them again.
@@ -79,6 +82,25 @@ func (f Files) tar(t testing.TB) string {
 	}
 	require.NoError(t, w.Close())
 	return out.String()
+}
+
+// Write puts the files into a folder.
+func (f Files) Write(dir string) error {
+	for name, content := range f {
+		plain, executable := strings.CutSuffix(name, "*")
+		mode := fs.FileMode(0o644)
+		if executable {
+			mode = 0o755
+		}
+		file := filepath.Join(dir, plain)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return fmt.Errorf("cannot write a build context: %w", err)
+		}
+		if err := os.WriteFile(file, []byte(content), mode); err != nil {
+			return fmt.Errorf("cannot write a build context: %w", err)
+		}
+	}
+	return nil
 }
 
 // Build builds an image from files, of which one is "Dockerfile", by 'docker build FLAGS', and returns its name. It is
