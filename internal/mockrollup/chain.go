@@ -42,7 +42,7 @@ func (n *node) step(now time.Time) (*ending, error) {
 		n.log.info("Stop height committed", "height", n.state.Height)
 		return &ending{reason: "stop height committed"}, nil
 	}
-	return nil, nil
+	return n.campaign(now), nil
 }
 
 // earn adds what may be processed since the last step. A node that was held up does not catch up in one leap: at most
@@ -80,7 +80,10 @@ func (n *node) commit(finalized uint64) (*ending, error) {
 		return nil, nil
 	}
 	before := n.state.Height
-	n.state.advance(target, &n.cfg.Mock)
+	roots := n.state.advance(target, &n.cfg.Mock, n.blobsOf)
+	if err := n.roots.put(before+1, roots); err != nil {
+		return nil, err
+	}
 	if err := n.store.commit(n.state); err != nil {
 		return nil, err
 	}
@@ -90,6 +93,15 @@ func (n *node) commit(finalized uint64) (*ending, error) {
 		return n.crashEnding(target)
 	}
 	return nil, nil
+}
+
+// blobsOf returns the blobs that height brings: those of its slot, and of empty ones before it.
+func (n *node) blobsOf(height uint64) []Blob {
+	da, known := n.da.status(n.ticked)
+	if !known {
+		return nil
+	}
+	return n.da.blobs(da.SlotOf(height-1), da.SlotOf(height))
 }
 
 func (n *node) logCommit(before uint64) {
@@ -107,7 +119,7 @@ func (n *node) look(now time.Time) {
 	da, known := n.da.status(now)
 	seen := view{
 		soft: n.soft, durable: n.state.Height, root: n.state.StateRoot, da: da, known: known,
-		leader: n.role == "leader", softSlot: n.soft, headSlot: da.CurrentSlot,
+		leader: n.leading(now), softSlot: n.soft, headSlot: da.CurrentSlot,
 	}
 	if known {
 		seen.softSlot = da.SlotOf(n.soft)

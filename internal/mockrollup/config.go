@@ -49,8 +49,10 @@ type Mock struct {
 	Salt string `toml:"salt,omitempty"`
 	// AcceptFlags are further flags of this version, each with one value.
 	AcceptFlags []string `toml:"accept_flags,omitempty"`
-	// Role is "leader" or "replica".
-	Role string `toml:"role"`
+	// Role is "leader", "replica", or "auto": the DA server's election decides, in which the node is called NodeID
+	// (default: the name of the host).
+	Role   string `toml:"role"`
+	NodeID string `toml:"node_id,omitempty"`
 	// HeightsShape is "value" or, as older versions answer, "data".
 	HeightsShape string `toml:"heights_shape"`
 	// Startup is how long the start takes, from the height checks to the signal handler.
@@ -138,7 +140,7 @@ func NewConfig(storage, daFile string, port uint16) Config {
 		Storage: Storage{Path: storage},
 		Runner:  Runner{HTTP: HTTPConfig{BindHost: "127.0.0.1", BindPort: port}},
 		Mock: Mock{
-			Role: "leader", HeightsShape: "value", Startup: 150 * time.Millisecond, StartupHTTP: "refused",
+			Role: roleLeader, HeightsShape: "value", Startup: 150 * time.Millisecond, StartupHTTP: "refused",
 			ResyncRate: 2000, Fsync: true, Journal: "events", HTTP: "ok", CrashOn: "soft", ExitCode: exitFailure,
 			DA: DAConfig{File: daFile, BlockTime: 250 * time.Millisecond, Finality: 2},
 		},
@@ -190,6 +192,9 @@ func (c *Config) check() error {
 	if _, err := netip.ParseAddr(c.Runner.HTTP.BindHost); err != nil {
 		return fmt.Errorf("runner.http_config.bind_host must be an IP address: %w", err)
 	}
+	if c.Mock.Role == roleAuto && c.Mock.DA.Address == "" {
+		return errors.New("mock.role is auto, and only the server at mock.da.address holds elections")
+	}
 	for _, check := range []func() error{c.Mock.checkWords, c.Mock.checkNumbers, c.Mock.DA.check} {
 		if err := check(); err != nil {
 			return err
@@ -203,7 +208,7 @@ func (m *Mock) checkWords() error {
 		name, value string
 		allowed     []string
 	}{
-		{"role", m.Role, []string{"leader", "replica"}},
+		{"role", m.Role, []string{roleLeader, roleReplica, roleAuto}},
 		{"heights_shape", m.HeightsShape, []string{"value", "data"}},
 		{"startup_http", m.StartupHTTP, []string{"refused", "hang"}},
 		{"journal", m.Journal, []string{"events", "heights", "off"}},

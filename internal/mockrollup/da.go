@@ -24,6 +24,8 @@ type DAStatus struct {
 	DAParams
 	CurrentSlot   uint64 `json:"current_slot"`
 	FinalizedSlot uint64 `json:"finalized_slot"`
+	// Blobs is how many blobs there are in all slots, up to the newest.
+	Blobs int `json:"blobs,omitempty"`
 }
 
 // At returns what the chain looks like at t.

@@ -28,7 +28,7 @@ func (n *node) faultAt(h uint64) (*ending, error) {
 	case h == mock.LeaderRestartAt && !n.store.fired(faultLeaderRestart, h):
 		n.look(n.ticked)
 		n.log.info("Exiting to restart as leader", "height", h)
-		return &ending{reason: "restart as leader"}, n.store.setFired(faultLeaderRestart, h)
+		return &ending{reason: restartAsLeader}, n.store.setFired(faultLeaderRestart, h)
 	case h == mock.ExitEarlyAt:
 		n.look(n.ticked)
 		return &ending{reason: fmt.Sprintf("exit_early_at %d", h)}, nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,7 +104,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	case "500":
 		http.Error(w, `{"error":"mock fault"}`, http.StatusInternalServerError)
 	default:
-		s.route(w, strings.TrimSuffix(r.URL.Path, "/"))
+		s.route(w, r, strings.TrimSuffix(r.URL.Path, "/"))
 	}
 }
 
@@ -116,7 +117,7 @@ func wait(ctx context.Context, done <-chan struct{}) bool {
 	}
 }
 
-func (s *server) route(w http.ResponseWriter, path string) {
+func (s *server) route(w http.ResponseWriter, r *http.Request, path string) {
 	seen := s.node.view.Load()
 	switch path {
 	case "/healthcheck":
@@ -136,9 +137,54 @@ func (s *server) route(w http.ResponseWriter, path string) {
 		answer(w, http.StatusOK, seen.slot(seen.soft, "pending"))
 	case "/ledger/slots/finalized":
 		answer(w, http.StatusOK, seen.slot(seen.durable, "finalized"))
+	case "/sequencer/txs":
+		status, body := s.sequence(w, r, seen)
+		answer(w, status, body)
 	default:
-		answer(w, http.StatusNotFound, map[string]any{"error": "not found"})
+		status, body := s.pastSlot(seen, path)
+		answer(w, status, body)
 	}
+}
+
+// pastSlot is /ledger/slots/{number} for a slot that is final here, as long as its root is kept.
+func (s *server) pastSlot(seen *view, path string) (int, any) {
+	text, isSlot := strings.CutPrefix(path, "/ledger/slots/")
+	number, err := strconv.ParseUint(text, 10, 64)
+	if !isSlot || err != nil || !seen.known {
+		return notFound()
+	}
+	height := seen.da.HeightAt(number)
+	if number > seen.da.FinalizedSlot || height > seen.durable {
+		return notFound()
+	}
+	root, kept := s.node.roots.get(height)
+	if !kept {
+		return notFound()
+	}
+	return http.StatusOK, map[string]any{
+		"type": "slot", "number": number, "hash": seen.slotHash(number), "state_root": root,
+		"finality_status": "finalized",
+	}
+}
+
+func notFound() (int, any) { return http.StatusNotFound, map[string]any{"error": "not found"} }
+
+// sequence takes a transaction, {"body": base64}, and has the DA order it. Only a leader that is ready does.
+func (s *server) sequence(w http.ResponseWriter, r *http.Request, seen *view) (int, any) {
+	if r.Method != http.MethodPost {
+		return http.StatusMethodNotAllowed, map[string]any{"error": "only POST"}
+	}
+	if status, why := readiness(seen); status != http.StatusOK {
+		return status, why
+	}
+	var tx struct{ Body []byte }
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 2*maxBlob)).Decode(&tx); err != nil {
+		return http.StatusBadRequest, map[string]any{"error": "no transaction: " + err.Error()}
+	}
+	if err := s.node.da.submit(r.Context(), tx.Body); err != nil {
+		return http.StatusServiceUnavailable, map[string]any{"error": "cannot submit to the DA: " + err.Error()}
+	}
+	return http.StatusOK, map[string]any{"id": hashOf("transaction", string(tx.Body)), "status": "submitted"}
 }
 
 // heights answers null as long as no block was made, in the shape of the version.

@@ -40,11 +40,14 @@ type node struct {
 	log     *logger
 	journal *journal
 	store   *store
+	roots   *roots
 	state   State
 	da      daSource
 	server  *server
 	view    atomic.Pointer[view]
 	role    string
+	// election is nil where the role is given.
+	election *election
 
 	soft   uint64
 	budget float64
@@ -72,6 +75,9 @@ func nodeMain(argv []string, stdio Stdio) int {
 func (n *node) release() {
 	if n.server != nil {
 		n.server.abandon()
+	}
+	if n.roots != nil {
+		n.roots.close()
 	}
 	if n.store != nil {
 		n.store.close()
@@ -111,6 +117,7 @@ func (n *node) start(ctx context.Context) error {
 	if n.da, err = openDA(ctx, n.cfg.Mock.DA, n.log); err != nil {
 		return err
 	}
+	n.takeRole(ctx)
 	n.soft, n.ticked = n.state.Height, time.Now()
 	n.server = newServer(n)
 	if n.cfg.Mock.StartupHTTP == "hang" && n.httpAtStart() {
@@ -203,10 +210,16 @@ func (n *node) openState() error {
 		return err
 	}
 	n.store = store
+	if n.roots, err = openRoots(store.dir, n.cfg.Mock.Fsync); err != nil {
+		return err
+	}
 	n.state, err = ReadState(store.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		n.state = GenesisState(n.cfg.Mock.StateVersion, n.cfg.Mock.Label, n.cfg.Mock.Salt)
 		n.log.info("Genesis committed", "state_root", n.state.StateRoot)
+		if err := n.roots.put(0, []string{n.state.StateRoot}); err != nil {
+			return err
+		}
 		return store.commit(n.state)
 	}
 	if err != nil {
@@ -238,7 +251,7 @@ func (n *node) checkHeights() error {
 		return refuse("The requested stop_height %d must be greater than the current_height %d", *stop, current)
 	}
 	if at := n.cfg.Mock.LeaderRestartAt; at != 0 && n.store.fired(faultLeaderRestart, at) {
-		n.role = "leader"
+		n.role = roleLeader
 	}
 	return nil
 }
@@ -288,6 +301,9 @@ func (n *node) finish(end ending) int {
 	}
 	n.log.info("Shutting down", "reason", end.reason, "height", n.state.Height)
 	n.server.drain()
+	if n.election != nil {
+		n.election.leave(n.role == roleLeader)
+	}
 	time.Sleep(n.cfg.Mock.SlowShutdown)
 	n.log.info("Rollup exited", "height", n.state.Height)
 	n.journal.exit(end.code, n.state.Height, n.soft, end.reason)

@@ -24,6 +24,8 @@ type State struct {
 	StateVersion uint64 `json:"state_version"`
 	StateRoot    string `json:"state_root"`
 	WrittenBy    string `json:"written_by"`
+	// Transactions is how many there were in all blocks.
+	Transactions uint64 `json:"transactions,omitempty"`
 	// Migrating is set while a migration is half done. No node opens such a state.
 	Migrating  *HalfMigration    `json:"migrating,omitempty"`
 	Migrations []MigrationRecord `json:"migrations"`
@@ -84,6 +86,14 @@ func NextRoot(prev string, h, version uint64, salt string) string {
 	return hashOf("block", prev+salt, h, version)
 }
 
+// ExecutedRoot returns what the next block builds on where it has blobs in it, each a transaction, over the root prev.
+func ExecutedRoot(prev string, blobs []Blob) string {
+	for _, blob := range blobs {
+		prev = hashOf("transaction", prev+string(blob.Data), blob.Slot)
+	}
+	return prev
+}
+
 // MigratedRoot returns the state root after a migration.
 func MigratedRoot(prev string, from, to uint64) string {
 	return hashOf("migration", prev, from, to)
@@ -98,22 +108,27 @@ func hashOf(what, text string, numbers ...uint64) string {
 	return "0x" + hex.EncodeToString(h.Sum(nil))
 }
 
-// advance extends the state to height, as the binary cfg describes computes it.
-func (s *State) advance(height uint64, cfg *Mock) {
+// advance extends the state to height, as the binary cfg describes computes it over the blobs of each height, and
+// returns the roots of the new heights.
+func (s *State) advance(height uint64, cfg *Mock, blobsOf func(height uint64) []Blob) (roots []string) {
 	first := s.Height + 1
 	for s.Height < height {
 		s.Height++
-		s.StateRoot = NextRoot(s.StateRoot, s.Height, cfg.StateVersion, cfg.Salt)
+		blobs := blobsOf(s.Height)
+		s.Transactions += uint64(len(blobs))
+		s.StateRoot = NextRoot(ExecutedRoot(s.StateRoot, blobs), s.Height, cfg.StateVersion, cfg.Salt)
+		roots = append(roots, s.StateRoot)
 	}
 	s.WrittenBy = cfg.Label
 	last := &s.History[len(s.History)-1]
 	if last.By == cfg.Label && last.BinaryVersion == cfg.StateVersion && last.DiskVersion == s.StateVersion {
 		last.To = height
-		return
+		return roots
 	}
 	s.History = append(s.History, Segment{
 		From: first, To: height, BinaryVersion: cfg.StateVersion, DiskVersion: s.StateVersion, By: cfg.Label,
 	})
+	return roots
 }
 
 var errLocked = errors.New("the state is locked by another process")
