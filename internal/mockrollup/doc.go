@@ -2,8 +2,17 @@
 // and its DA layer. It promises to look like a real node to whoever starts it: command line, exit codes, refusal
 // texts, heights that run ahead of the durable state, HTTP routes, signals, locks. It executes no transactions.
 //
-// All durable state lies in one folder: state.json (replaced as a whole at each commit), lock (held as long as the
-// process lives), journal.jsonl (who ran when, for tests) and a fired-… marker for each fault that happens only once.
+// All durable state lies in one folder: state.json (replaced as a whole at each commit), roots (the state root of each of
+// the last heights), lock (held as long as the process lives), journal.jsonl (who ran when, for tests) and a fired-…
+// marker for each fault that happens only once.
+//
+// Several nodes are a network when they follow one DA server, `mock-rollup da`. It orders the transactions that the
+// leader takes, so that each node executes the same in the same slot, and its state root depends on all of them, on every
+// version that wrote a block, and on every migration and the height at which it ran: whoever upgraded otherwise than the
+// rest has other roots from there on. With mock.role = "auto" the server also elects the leader, as the database of real
+// sequencers does: a leader has a lease, keeps it by being heard of, and gives it up when it stops. A replica that wins
+// exits 0 and leads from its next start on. What is not modelled: the gossip between nodes, forks of the DA before its
+// finality, fees, and transactions that are invalid.
 //
 // The faults and the version that a node plays are in the [mock] section of its TOML file, see Config.
 package mockrollup

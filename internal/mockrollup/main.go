@@ -31,6 +31,7 @@ var commands = map[string]func([]string, Stdio) int{
 	"da":            daMain,
 	"demo":          demoMain,
 	"inspect":       inspectMain,
+	"get":           getMain,
 	orphanCommand:   orphanMain,
 	leftoverCommand: leftoverMain,
 }

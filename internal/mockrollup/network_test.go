@@ -345,3 +345,12 @@ func TestDAInAFileTakesNoTransactions(t *testing.T) {
 	m.leads(p)
 	require.Equal(t, http.StatusServiceUnavailable, m.submit("x"))
 }
+
+func TestGetPrintsTheAnswer(t *testing.T) {
+	t.Parallel()
+	w := newNetwork(t)
+	p := run(t, "get", "--url", w.address("leader")).exits(0)
+	require.JSONEq(t, `{"holder":"","lease_ms":5000}`, p.stdout.String())
+	p = run(t, "get", "--url", w.address("blobs")).exits(1)
+	require.Contains(t, p.stderr.String(), "400 Bad Request")
+}

@@ -76,7 +76,7 @@ func (r *roots) get(height uint64) (string, bool) {
 		return "", false
 	}
 	// A hole looks like height 0: its root is not all zero.
-	if binary.BigEndian.Uint64(record[:8]) != height || [rootSize]byte(record) == [rootSize]byte{} {
+	if binary.BigEndian.Uint64(record[:8]) != height || record == [rootSize]byte{} {
 		return "", false
 	}
 	return "0x" + hex.EncodeToString(record[8:]), true
