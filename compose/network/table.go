@@ -1,0 +1,88 @@
+package network
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+)
+
+// rootShown is how many characters of a state root stand in the table: enough to see two of them differ.
+const rootShown = 18
+
+// Write writes the report as a table, and below it what the comparison says.
+func (r Report) Write(out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	root := "STATE ROOT"
+	if r.Complete {
+		root = fmt.Sprintf("STATE ROOT AT SLOT %d", r.Slot)
+	}
+	fmt.Fprintf(table, "NODE\tVERSION\tPHASE\tROLE\tHEIGHT\tNEXT UPGRADE\tETA\t%s\n", root)
+	for _, node := range r.Nodes {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", node.Node, known(node.Version), known(node.Phase),
+			node.role(), number(node.Height), node.upgrade(), node.eta(), known(cut(node.Root)))
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("cannot write the table: %w", err)
+	}
+	for _, node := range r.Nodes {
+		if node.Problem != "" {
+			fmt.Fprintf(out, "%s: %s\n", node.Node, node.Problem)
+		}
+	}
+	fmt.Fprintln(out, r.Verdict())
+	return nil
+}
+
+// Verdict says in one line what the comparison of the roots gives.
+func (r Report) Verdict() string {
+	switch {
+	case !r.Complete:
+		return "state roots: not compared, since not every node told its own"
+	case r.Equal:
+		return fmt.Sprintf("state roots: equal on all %d nodes at slot %d", len(r.Nodes), r.Slot)
+	}
+	return fmt.Sprintf("state roots: NOT EQUAL at slot %d: a node was upgraded otherwise than the others", r.Slot)
+}
+
+func (r Reading) role() string {
+	switch {
+	case r.Leads:
+		return "leader"
+	case r.Ready:
+		return "replica"
+	case r.Phase == "":
+		return "-"
+	}
+	return "not ready"
+}
+
+func (r Reading) upgrade() string {
+	if r.StopHeight == nil {
+		return "-"
+	}
+	return fmt.Sprintf("after %d", *r.StopHeight)
+}
+
+func (r Reading) eta() string {
+	if r.ETASeconds == nil {
+		return "-"
+	}
+	return time.Duration(*r.ETASeconds * float64(time.Second)).Round(time.Second).String()
+}
+
+func cut(root string) string { return root[:min(len(root), rootShown)] }
+
+func known(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func number(n *uint64) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}

@@ -1,0 +1,149 @@
+// Testnet prints one table over the nodes of the local network of compose/compose.yaml: version, phase, role, height, the
+// next upgrade, and the state root at the highest slot that all of them have made final.
+//
+//	go run ./compose/testnet [--json] [--wait 1m] [--version NAME] [--node NAME=STATUS_URL,API_URL]...
+//
+// A node between two processes tells no root, so it asks again for ten seconds, or as long as --wait says, until each
+// node is ready and has told its own (and, with --version, runs that version). Exit codes: 0 all roots are equal, 1 they
+// are not, or not every node is ready in time, 2 for bad arguments. Without --node the ports are those of compose.yaml,
+// and the same variables change them: SEQUENCER_STATUS_PORT, SEQUENCER_API_PORT, REPLICA_0_STATUS_PORT and so on.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"rollup-entrypoint/compose/network"
+)
+
+const (
+	exitUnequal = 1
+	exitUsage   = 2
+	// askEvery is the pause between two readings of one wait.
+	askEvery = 250 * time.Millisecond
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, out, errors io.Writer) int {
+	flags := pflag.NewFlagSet("testnet", pflag.ContinueOnError)
+	flags.SetOutput(errors)
+	asJSON := flags.Bool("json", false, "print JSON")
+	wait := flags.Duration("wait", 10*time.Second, "`TIME` in which each node has to be ready and to tell its state root")
+	version := flags.String("version", "", "the `NAME` of the version that each node has to run")
+	given := flags.StringArray("node", nil, "a node, as `NAME=STATUS_URL,API_URL`, instead of those of compose.yaml")
+	if err := flags.Parse(args); err != nil {
+		return usage(err, errors)
+	}
+	nodes, err := parseNodes(*given)
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if err != nil {
+		return usage(err, errors)
+	}
+	report := settle(ctx, nodes, *wait, *version)
+	if err := show(report, *asJSON, out); err != nil {
+		fmt.Fprintf(errors, "error: %s\n", err)
+		return exitUnequal
+	}
+	if !report.Equal || !settled(report, *version) {
+		return exitUnequal
+	}
+	return 0
+}
+
+func usage(err error, out io.Writer) int {
+	if errors.Is(err, pflag.ErrHelp) {
+		return 0
+	}
+	fmt.Fprintf(out, "error: %s\n", err)
+	return exitUsage
+}
+
+// settle reads the network until it is settled, or roots differ: that does not get better by waiting.
+func settle(ctx context.Context, nodes []network.Node, wait time.Duration, version string) network.Report {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		report := network.Read(context.WithoutCancel(ctx), nodes)
+		if report.Complete && !report.Equal || settled(report, version) {
+			return report
+		}
+		select {
+		case <-ctx.Done():
+			return report
+		case <-time.After(askEvery):
+		}
+	}
+}
+
+func settled(report network.Report, version string) bool {
+	for _, node := range report.Nodes {
+		if !node.Ready || version != "" && node.Version != version {
+			return false
+		}
+	}
+	return report.Complete
+}
+
+func show(report network.Report, asJSON bool, out io.Writer) error {
+	if !asJSON {
+		return report.Write(out)
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(report); err != nil {
+		return fmt.Errorf("cannot write the report: %w", err)
+	}
+	return nil
+}
+
+func parseNodes(given []string) ([]network.Node, error) {
+	if len(given) == 0 {
+		return composeNodes(), nil
+	}
+	var nodes []network.Node
+	for _, text := range given {
+		name, addresses, named := strings.Cut(text, "=")
+		status, api, both := strings.Cut(addresses, ",")
+		if !named || !both || name == "" {
+			return nil, fmt.Errorf("--node %q must be NAME=STATUS_URL,API_URL", text)
+		}
+		nodes = append(nodes, network.Node{Name: name, Status: strings.TrimSuffix(status, "/"), API: strings.TrimSuffix(api, "/")})
+	}
+	return nodes, nil
+}
+
+// composeNodes are the nodes of compose.yaml, at the ports that it publishes.
+func composeNodes() []network.Node {
+	var nodes []network.Node
+	for i, name := range []string{"sequencer", "replica-0", "replica-1"} {
+		variable := strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		nodes = append(nodes, network.Node{
+			Name: name, Status: address(variable+"_STATUS_PORT", 9848+i), API: address(variable+"_API_PORT", 12346+i),
+		})
+	}
+	return nodes
+}
+
+func address(variable string, port int) string {
+	text := os.Getenv(variable)
+	if text == "" {
+		text = fmt.Sprint(port)
+	}
+	return "http://127.0.0.1:" + text
+}
