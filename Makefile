@@ -14,6 +14,11 @@ MINUTES ?= 2
 TESTFLAGS ?=
 IMAGE ?= rollup-entrypoint
 TESTNET_IMAGE ?= rollup-testnet
+NETWORK_IMAGE ?= rollup-testnet-network
+# Compose v2 where it is there, else docker-compose 1.29.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+# For instance PROFILES=monitoring.
+PROFILES ?=
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 # Two builds of one commit are to be equal, so its time is the time of the build.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -47,7 +52,7 @@ module := $(shell sed -n 's/^module //p' go.mod)
 gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run bases image docker-test test race cover bench-handoff bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
+.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down compose-test docker-test test race cover bench-handoff bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +73,27 @@ bases: ## pull the base images of images/ that are missing, or make stand-ins fo
 image: bases ## build the images rollup-entrypoint and rollup-testnet; then: docker run -it -v demo:/data rollup-testnet
 	$(image_build) -f images/entrypoint.Dockerfile -t $(IMAGE) .
 	$(image_build) -f images/testnet.Dockerfile -t $(TESTNET_IMAGE) .
+
+testnet = TESTNET_IMAGE='$(NETWORK_IMAGE)' COMPOSE_PROFILES='$(PROFILES)' $(COMPOSE) -f compose/compose.yaml -p rollup-testnet
+testnet_status = go run -tags $(GO_TAGS) ./compose/testnet
+
+testnet-image: bases ## build the image of the nodes of the local network
+	$(image_build) --build-arg PLAN=compose/plan -f images/testnet.Dockerfile -t $(NETWORK_IMAGE) .
+
+testnet: testnet-image ## start a local network of three nodes that upgrade twice within a minute; with PROFILES=monitoring
+	$(testnet) up -d
+	@$(testnet_status) --wait 2m; code=$$?; \
+	printf '\nLook again: make testnet-status; follow the logs: docker logs -f NAME; remove all: make testnet-down\n'; exit $$code
+
+testnet-status: ## one table over the nodes of the network; fails where their state roots differ
+	@$(testnet_status)
+
+testnet-down: ## stop the network and remove its volumes
+	$(testnet) --profile monitoring down -v
+
+compose-test: export DOCKER_TESTS := 1
+compose-test: bases ## run the tests of the local network on a real Docker engine, with each Compose that is there
+	$(gotest) -count=1 -timeout 40m ./compose/composetest
 
 docker-test: export DOCKER_TESTS := 1
 docker-test: bases ## run the tests of the images on a real Docker engine

@@ -21,6 +21,8 @@ ARG VERSION=development
 ARG TARGETARCH
 # Without TARGETARCH it is built for the builder's machine.
 RUN GOARCH="$TARGETARCH" make build VERSION="$VERSION"
+# The folder with what each version has beside its binary; compose/plan has that of a network.
+ARG PLAN=images/testnet
 ARG SOURCE_DATE_EPOCH=0
 # Whole trees are copied into the image, so that it has the modification times of their folders, too. What is appended
 # gives each version a digest of its own, as real versions have; a loader does not read it.
@@ -28,7 +30,7 @@ RUN set -e; umask 022; \
     for version in v0 v1 v2; do \
         folder=/out/$version/opt/rollup/versions/$version; mkdir -p "$folder"; \
         install -m 0755 bin/mock-rollup "$folder/rollup"; echo "mock-rollup $version" >>"$folder/rollup"; \
-        install -m 0644 images/testnet/$version/* "$folder/"; \
+        install -m 0644 "$PLAN/$version/"* "$folder/"; \
     done; \
     ln /out/v1/opt/rollup/versions/v1/rollup /out/v1/opt/rollup/versions/v1/migration; \
     mkdir -p /out/program /out/volume/data; \
