@@ -187,11 +187,13 @@ func TestWhatAManifestCannotVouchForIsNotRecorded(t *testing.T) {
 		}, "versions/v1/pipe is a pipe, socket or device, want a regular file"},
 		"a broken program":  {func(r root) { r.put("versions/v1/rollup", static()[:40], 0o755) }, "versions/v1/rollup is broken: it is cut off inside its header"},
 		"a name in Latin-1": {func(r root) { r.put("versions/v1/gr\xfc\xdfe", nil, 0o644) }, "has no name in UTF-8"},
-		"a plan that is a folder": {func(r root) {
-			r.remove("manager.json")
-			require.NoError(r.t, os.Mkdir(filepath.Join(r.Root, "manager.json"), 0o755))
+		"a plan that is a folder": {
+			func(r root) {
+				r.remove("manager.json")
+				require.NoError(r.t, os.Mkdir(filepath.Join(r.Root, "manager.json"), 0o755))
+			},
+			"manager.json is a folder, want a regular file",
 		},
-			"manager.json is a folder, want a regular file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -135,8 +135,9 @@ func kindOf(mode fs.FileMode) string {
 		return "symbolic link"
 	case fs.ModeDir:
 		return "folder"
+	default:
+		return "pipe, socket or device"
 	}
-	return "pipe, socket or device"
 }
 
 // recordFile makes the entry of what lies in the folder.

@@ -16,7 +16,7 @@ import (
 
 const (
 	manifestUsage       = "entrypoint manifest write|verify [FLAGS]"
-	manifestWriteUsage  = "entrypoint manifest write [--root DIR] [--output FILE] [--label KEY=VALUE]..."
+	manifestWriteUsage  = "entrypoint manifest write [--label KEY=VALUE]... [--root DIR] [--output FILE]"
 	manifestVerifyUsage = "entrypoint manifest verify [--root DIR] [--manifest FILE] [--json]"
 )
 
