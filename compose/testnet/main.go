@@ -102,7 +102,7 @@ func settled(report network.Report, version string) bool {
 
 func show(report network.Report, asJSON bool, out io.Writer) error {
 	if !asJSON {
-		return report.Write(out)
+		return report.Write(out) //nolint:wrapcheck // it says what could not be written
 	}
 	encoder := json.NewEncoder(out)
 	encoder.SetIndent("", "  ")

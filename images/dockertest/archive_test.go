@@ -3,6 +3,7 @@ package dockertest_test
 import (
 	"archive/tar"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -21,7 +22,7 @@ func savedLayers(t *testing.T, path string) []map[string]*tar.Header {
 	contents, links := map[string]string{}, map[string]string{}
 	for reader := tar.NewReader(file); ; {
 		header, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)
