@@ -19,8 +19,10 @@ type comparer struct {
 	blocks map[int]bool
 	// idlyBlocks: every comparison in the background lasts until it is cut short.
 	idlyBlocks bool
-	asked      []comparison
-	cut        int
+	// blocked, where not nil, is called when one at once begins to last.
+	blocked func()
+	asked   []comparison
+	cut     int
 }
 
 type comparison struct {
@@ -34,6 +36,9 @@ func (c *comparer) verify(ctx context.Context, i int, idly bool) []Finding {
 	found, block := c.found[i], c.blocks[i] && !idly || c.idlyBlocks && idly
 	c.mu.Unlock()
 	if block {
+		if c.blocked != nil && !idly {
+			c.blocked()
+		}
 		<-ctx.Done()
 		c.mu.Lock()
 		c.cut++
@@ -167,14 +172,10 @@ func TestStopCutsAComparisonShort(t *testing.T) {
 // What is proven stays proven; the next start compares before it starts anything.
 func TestStopInAComparisonAtTheHandOverKeepsTheHandOver(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		c := &comparer{blocks: map[int]bool{1: true}}
 		w := newWorld(t)
+		c := &comparer{blocks: map[int]bool{1: true}, blocked: func() { w.signals <- syscall.SIGTERM }}
 		w.acts = []act{{v0, func(p *fakeProcess) {
 			p.at(20)
-			go func() {
-				<-p.done
-				w.signals <- syscall.SIGTERM
-			}()
 			p.exits(0)
 		}}}
 		w.plan = twoVersions()

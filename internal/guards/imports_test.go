@@ -25,9 +25,13 @@ type rule struct {
 var rules = map[string]rule{
 	"cmd/entrypoint": {may: []string{"images", "internal/logwriter", "internal/lookpath", "internal/status", "reaper", "sequencer", "sequencer/sovereign"}},
 	// It has tests alone.
-	"compose":             {},
-	"cmd/mock-rollup":     {may: []string{"internal/mockrollup"}},
-	"images":              {may: []string{"internal/lookpath"}},
+	"compose":         {},
+	"compose/network": {},
+	"compose/testnet": {may: []string{"compose/network"}},
+	"cmd/mock-rollup": {may: []string{"internal/mockrollup"}},
+	"images":          {may: []string{"internal/lookpath"}},
+	// Only tests use it.
+	"images/dockertest":   {},
 	"internal/guards":     {},
 	"internal/logevents":  {},
 	"internal/logwriter":  {},
