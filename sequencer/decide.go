@@ -14,6 +14,8 @@ type Exit struct {
 	Code int
 	// Signal is the signal that killed the process, 0 for none.
 	Signal syscall.Signal
+	// OutOfMemory: Signal is SIGKILL, and the kernel killed for want of memory in our container while the process ran.
+	OutOfMemory bool
 }
 
 // Status is the code that a shell gives: Code, or 128 plus the signal.
@@ -26,7 +28,10 @@ func (e Exit) Status() int {
 
 // String is for messages.
 func (e Exit) String() string {
-	if e.Signal != 0 {
+	switch {
+	case e.OutOfMemory:
+		return "was killed by " + signalName(e.Signal) + ", by the kernel's out-of-memory killer"
+	case e.Signal != 0:
 		return "was killed by " + signalName(e.Signal)
 	}
 	return fmt.Sprintf("exited %d", e.Code)

@@ -359,6 +359,7 @@ func TestExitReadsAsAShellReportsIt(t *testing.T) {
 		{"code", exited(101), 101, "exited 101"},
 		{"signal", killedBy(syscall.SIGTERM), 143, "was killed by SIGTERM"},
 		{"a signal outranks a code", Exit{Code: 3, Signal: syscall.SIGKILL}, 137, "was killed by SIGKILL"},
+		{"for want of memory", Exit{Signal: syscall.SIGKILL, OutOfMemory: true}, 137, "was killed by SIGKILL, by the kernel's out-of-memory killer"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.Equal(t, test.status, test.exit.Status())

@@ -5,6 +5,9 @@ import "syscall"
 // stderrLines is how many of the last lines on stderr a failure quotes.
 const stderrLines = 10
 
+// moreMemory is what helps where the kernel killed for want of memory.
+const moreMemory = "give the container a higher memory limit, or the machine more memory"
+
 // stopped is the end of a node that was asked to stop: no failure, unless a signal killed it.
 func (s *sequence) stopped(i int, run *nodeRun, d Decision) error {
 	if d.Code == 0 {
@@ -38,6 +41,8 @@ func (s *sequence) failure(i int, run *nodeRun, d Decision) error {
 	case d.Cause == Overran:
 		f.safe("no later version was started").
 			next("find out why the node did not stop there; the state above height %d was made by the wrong version and is to be restored from before", run.version.Stop)
+	case run.evidence.Exit.OutOfMemory:
+		f.safe("the checkpoint is right").next(moreMemory + "; then start again")
 	case run.evidence.Exit.Signal == syscall.SIGKILL:
 		f.safe("the checkpoint is right").
 			next("start again; if nobody killed the node, look for the out-of-memory killer in the kernel log or the container's state")

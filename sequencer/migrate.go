@@ -166,8 +166,12 @@ func (s *sequence) migrationFailure(i int, exit Exit, stderr *tail) error {
 	f := failf(exit.Status(), "the migration of %s %s", s.Plan.label(i), exit).
 		safe("no node was started on the state, which may be half migrated")
 	f.Stderr = stderr.lastLines(stderrLines)
-	if s.Plan.Versions[i].OnInterrupted == Halt {
-		return f.next("read what it wrote on stderr; the next start halts, as on_interrupted_migration says: restore the state from before and say 'entrypoint checkpoint set --version %d'", i)
+	look := "read what it wrote on stderr"
+	if exit.OutOfMemory {
+		look = moreMemory
 	}
-	return f.next("read what it wrote on stderr; the next start runs it again: if it does not survive that, or if you restore the state from before, keep the entrypoint from being started and say 'entrypoint checkpoint set --version %d' first", i)
+	if s.Plan.Versions[i].OnInterrupted == Halt {
+		return f.next("%s; the next start halts, as on_interrupted_migration says: restore the state from before and say 'entrypoint checkpoint set --version %d'", look, i)
+	}
+	return f.next("%s; the next start runs it again: if it does not survive that, or if you restore the state from before, keep the entrypoint from being started and say 'entrypoint checkpoint set --version %d' first", look, i)
 }

@@ -480,6 +480,31 @@ func TestStateBeyondTheVersionNamesItsOwnerAndTheCommand(t *testing.T) {
 	})
 }
 
+func TestWantOfMemoryIsNamedAsTheReason(t *testing.T) {
+	killed := Exit{Signal: syscall.SIGKILL, OutOfMemory: true}
+	t.Run("node", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := oneVersion(t, act{v0, func(p *fakeProcess) { p.ends(killed) }})
+			f := w.fails(137)
+			assert.Contains(t, f.What, "was killed by SIGKILL, by the kernel's out-of-memory killer")
+			assert.Equal(t, "give the container a higher memory limit, or the machine more memory; then start again", f.Next)
+		})
+	})
+	for policy, next := range map[OnInterrupted]string{Rerun: "the next start runs it again", Halt: "the next start halts"} {
+		t.Run("migration, "+string(policy), func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.plan.Versions[1].OnInterrupted = policy
+				w.store.have = due()
+				w.acts = []act{{m1, func(p *fakeProcess) { p.ends(killed) }}}
+				f := w.fails(137)
+				assert.Contains(t, f.What, "was killed by SIGKILL, by the kernel's out-of-memory killer")
+				assert.Contains(t, f.Next, "give the container a higher memory limit, or the machine more memory; "+next)
+			})
+		})
+	}
+}
+
 func TestExitCodesOfTheNodePass(t *testing.T) {
 	tests := map[string]struct {
 		exit Exit

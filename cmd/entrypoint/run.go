@@ -180,6 +180,9 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 	if err != nil {
 		return &sequencer.Failure{Code: sequencer.CodeMismatch, What: "this process cannot become an init", Err: err, Safe: "nothing was started"}
 	}
+	if pid := os.Getpid(); pid != 1 {
+		log.Info("not process 1", slog.Int("pid", pid), slog.String("detail", notFirst))
+	}
 	watcher := status.New(status.Options{
 		Plan: plan, Version: version, Checkpoint: f.checkpoint, StallTimeout: f.stallTimeout,
 		Readiness: nodeReadiness, Orphans: func() uint64 { return init.Stats().OrphansReaped },
@@ -215,6 +218,9 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 	}
 	return sequencer.Run(options) //nolint:wrapcheck // a Failure in its own words
 }
+
+// notFirst is what it means not to be process 1, as under docker run --init or --pid=host.
+const notFirst = "another process is the init here; ours ends and reaps only what its own processes leave behind, and if it is killed the kernel kills the node or migration, but not what these have started"
 
 // nodeHeights gives the HTTP client for the node of a version.
 func nodeHeights(v sequencer.Version) (sequencer.HeightReader, error) {
@@ -367,11 +373,12 @@ func (ps *processes) Start(c sequencer.Command) (sequencer.Process, error) {
 		// As process 1 the kernel ends everything with us. Elsewhere this does: nobody outlives the entrypoint.
 		cmd.ParentDeathSignal = syscall.SIGKILL
 	}
+	killed, known := memoryKills(cgroupRoot)
 	child, err := ps.init.Start(cmd)
 	if err != nil {
 		return nil, &sequencer.StartError{Code: reaper.ExitCodeForStartError(err), Err: err}
 	}
-	return process{child}, nil
+	return process{child, killed, known}, nil
 }
 
 // withEnv gives ours with the variables of own instead of those of the same name: getenv(3) finds the first of two.
@@ -396,7 +403,12 @@ func (ps *processes) Sweep(grace time.Duration) (int, error) {
 }
 
 // process lets the sequence use a child.
-type process struct{ *reaper.Child }
+type process struct {
+	*reaper.Child
+	// killed is what memoryKills gave before the start, where countKnown.
+	killed     uint64
+	countKnown bool
+}
 
 // Signal implements sequencer.Process. A process that was stopped (SIGSTOP) gets a stop signal only when it is continued,
 // and nobody but us is there to do that: without it such a node would hold up the stop for ever.
@@ -412,5 +424,10 @@ func (p process) Signal(sig syscall.Signal) error {
 // Exit implements sequencer.Process.
 func (p process) Exit() sequencer.Exit {
 	e := p.Child.Exit()
-	return sequencer.Exit{Code: e.Code, Signal: e.Signal}
+	exit := sequencer.Exit{Code: e.Code, Signal: e.Signal}
+	if e.Signal == syscall.SIGKILL && p.countKnown {
+		now, known := memoryKills(cgroupRoot)
+		exit.OutOfMemory = known && now > p.killed
+	}
+	return exit
 }

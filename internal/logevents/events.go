@@ -31,6 +31,7 @@ func Sections() []Section {
 			{"version configured", info, []string{"version", "name", "binary", "start_height", "stop_height"}, nil, "One line for each version of the config."},
 			{"manifest found", info, []string{"manifest", "detail"}, nil, "The versions are verified with it before they are started; see [manifest.md](manifest.md)."},
 			{"files not verified", warn, []string{"manifest", "detail"}, nil, "The config names files that do not lie beside the manifest. They are run as they are."},
+			{"not process 1", info, []string{"pid", "detail"}, nil, "There is another init: docker run --init, --pid=host, a shared process namespace, or no container at all. All works, but a kill of the entrypoint does not end what a node has started."},
 			{"status served", info, []string{"address"}, nil, "Status, probes and metrics are answered there."},
 			{"status not served", warn, []string{"error"}, nil, "The default address of --listen is taken, as a rule by a second entrypoint beside this one. The chain runs without probes and metrics: name a free address."},
 			{"checkpoint found", info, []string{"version", "phase", "binary"}, nil, "The run goes on from there."},
