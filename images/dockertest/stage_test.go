@@ -1,0 +1,193 @@
+package dockertest_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/images/dockertest"
+	"rollup-entrypoint/internal/mockrollup"
+)
+
+// stageTag is an image with a shell and perl, the entrypoint and three versions of the stand-in, for tests that look into
+// the container. It stays, as the other images of this package do.
+const stageTag = "dockertest/stage"
+
+const stageDockerfile = `FROM debian:bookworm-slim
+COPY entrypoint /entrypoint
+COPY mock-rollup /opt/rollup/versions/v0/rollup
+RUN cd /opt/rollup/versions && for v in v1 v2; do mkdir $v && cp v0/rollup $v/rollup && echo "stage $v" >>$v/rollup; done && \
+    ln -s rollup v1/migration && mkdir /data && chown 65532:0 /data && chmod 0775 /data
+USER 65532:65532
+ENV ENTRYPOINT_LOG_FORMAT=json
+HEALTHCHECK --interval=1s --timeout=30s --start-period=10m --retries=2 CMD ["/entrypoint", "healthcheck"]
+ENTRYPOINT ["/entrypoint"]
+`
+
+var buildStage sync.Once
+
+// stage returns the image. It is built by the first test that wants it.
+func stage(t *testing.T) string {
+	t.Helper()
+	dockertest.Engine(t)
+	buildStage.Do(func() {
+		out, err := exec.Command("make", "--no-print-directory", "-C", dockertest.Root(t), "build").CombinedOutput()
+		require.NoError(t, err, "make build\n%s", out)
+		files := dockertest.Files{"Dockerfile": stageDockerfile}
+		for _, name := range []string{"entrypoint", "mock-rollup"} {
+			files[name+"*"] = readFile(t, filepath.Join(dockertest.Root(t), "bin", name))
+		}
+		dockertest.Build(t, files, "-t", stageTag)
+	})
+	return stageTag
+}
+
+// version is one version of a rollup in an image.
+type version struct {
+	// stop is its stop height, 0 for none. It starts where the one before stops.
+	stop uint64
+	// migrates: it has a migration.
+	migrates bool
+	// faults changes the config of its stand-in.
+	faults func(*mockrollup.Mock)
+	// node and migration are scripts that run in place of the stand-in.
+	node, migration string
+}
+
+// upgrade are two versions with a migration between them, which end by themselves.
+func upgrade() []version { return []version{{stop: 20}, {stop: 40, migrates: true}} }
+
+// blockTime is how fast the chains of these tests are.
+const blockTime = 50 * time.Millisecond
+
+// rollup builds an image with the versions in the layout that needs no flag.
+func rollup(t *testing.T, versions ...version) string {
+	t.Helper()
+	files := dockertest.Files{"Dockerfile": "FROM " + stage(t) + "\nCOPY opt /opt\n"}
+	addRollup(t, files, "opt/rollup", versions)
+	return dockertest.Build(t, files)
+}
+
+// addRollup adds the files of a rollup: manager.json and, for each version, its config and scripts.
+func addRollup(t *testing.T, files dockertest.Files, folder string, versions []version) {
+	t.Helper()
+	var plan []map[string]any
+	var next, stateVersion uint64
+	for i, v := range versions {
+		own := fmt.Sprintf("%s/versions/v%d", folder, i)
+		entry := map[string]any{"rollup_binary": fmt.Sprintf("/opt/rollup/versions/v%d/rollup", i), "config_path": "/" + own + "/config.toml"}
+		if v.node != "" {
+			files[own+"/node*"] = v.node
+			entry["rollup_binary"] = "/" + own + "/node"
+		}
+		if v.migrates {
+			stateVersion++
+			entry["migration_path"] = fmt.Sprintf("/opt/rollup/versions/v%d/migration", i)
+		}
+		if v.migration != "" {
+			files[own+"/migrate*"] = v.migration
+			entry["migration_path"] = "/" + own + "/migrate"
+		}
+		if i > 0 {
+			entry["start_height"] = next
+		}
+		if v.stop > 0 {
+			entry["stop_height"] = v.stop
+		}
+		next = v.stop + 1
+		plan = append(plan, entry)
+		files[own+"/config.toml"] = standInConfig(t, i, stateVersion, v.faults)
+	}
+	text, err := json.Marshal(plan)
+	require.NoError(t, err)
+	files[folder+"/manager.json"] = string(text)
+}
+
+func standInConfig(t *testing.T, i int, stateVersion uint64, faults func(*mockrollup.Mock)) string {
+	t.Helper()
+	config := mockrollup.NewConfig("/data/state", "/data/da.json", 12346)
+	config.Mock.Label, config.Mock.StateVersion, config.Mock.DA.BlockTime = fmt.Sprintf("v%d", i), stateVersion, blockTime
+	if faults != nil {
+		faults(&config.Mock)
+	}
+	file := filepath.Join(t.TempDir(), "config.toml")
+	require.NoError(t, mockrollup.WriteConfig(file, config))
+	return readFile(t, file)
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(text)
+}
+
+// journal is what the stand-ins in the container have written down of themselves.
+func journal(t *testing.T, c *dockertest.Container) []mockrollup.Entry {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "journal.jsonl"), []byte(c.ReadFile("/data/state/journal.jsonl")), 0o600))
+	entries, err := mockrollup.ReadJournal(dir)
+	require.NoError(t, err)
+	return entries
+}
+
+// lives tells, of each stand-in that has run, its version, whether it was a migration, and how it ended.
+func lives(t *testing.T, c *dockertest.Container) []string {
+	t.Helper()
+	var told []string
+	for _, run := range mockrollup.Runs(journal(t, c)) {
+		life := run.Start.Label + " " + run.Start.Kind
+		if run.Exit != nil {
+			life += fmt.Sprintf(" %d at %d", *run.Exit.Code, run.Exit.Height)
+		}
+		told = append(told, life)
+	}
+	return told
+}
+
+// upgraded are the lives of upgrade. Its versions end three times, since each proves by a refusal where the state is.
+var upgraded = []string{
+	"v0 node 0 at 20", "v0 node 101 at 20", "v1 migration 0 at 20", "v1 node 0 at 40", "v1 node 101 at 40",
+}
+
+// processes gives the names of the processes in a container, with " zombie" where one is. The one that looks is left out.
+func processes(t *testing.T, c *dockertest.Container) []string {
+	t.Helper()
+	var names []string
+	for line := range strings.Lines(c.Exec("sh", "-c", "exec cat /proc/[0-9]*/stat").Out) {
+		begin, end := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
+		require.Greater(t, end, begin, line)
+		name := line[begin+1 : end]
+		if strings.HasPrefix(line[end+1:], " Z") {
+			name += " zombie"
+		}
+		if name != "cat" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// eventually waits until reached is true. What says what is waited for.
+func eventually(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	require.Eventually(t, reached, dockertest.Deadline, 100*time.Millisecond, "waited for %s in vain", what)
+}
+
+// engineEvents gives what the engine has noted of a container since it was made, of one kind of event.
+func engineEvents(t *testing.T, c *dockertest.Container, event, format string) []string {
+	t.Helper()
+	out := dockertest.Docker(t, "events", "--since", "0", "--until", strconv.FormatInt(time.Now().Unix()+1, 10),
+		"--filter", "container="+c.Name, "--filter", "event="+event, "--format", format)
+	return strings.Fields(out)
+}
