@@ -1,0 +1,53 @@
+package dockertest_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/images/dockertest"
+)
+
+func TestHealthcheckThroughAnUpgrade(t *testing.T) {
+	t.Parallel()
+	image := rollup(t, version{stop: 20}, version{migrates: true, migration: gatedMigration})
+	// A gate before the entrypoint, so that there is a time at which it is not up yet.
+	c := dockertest.Run(t, "--entrypoint", "sh", image, "-c", "until [ -e /tmp/go ]; do sleep 0.1; done; exec /entrypoint")
+	c.WaitHealth("starting")
+	eventually(t, "a check that fails in the start period", func() bool { return len(checks(t, c)) > 0 })
+	c.WaitHealth("starting")
+	require.Zero(t, c.Exec("touch", "/tmp/go").Code)
+	c.WaitHealth("healthy")
+
+	c.WaitEvent("migration started", "version", 1)
+	before := len(checks(t, c))
+	eventually(t, "three checks in the migration", func() bool { return len(checks(t, c)) >= before+3 })
+	require.Zero(t, c.Exec("touch", "/data/go").Code)
+	c.WaitEvent("height known", "version", 1)
+	before = len(checks(t, c))
+	eventually(t, "a check after the upgrade", func() bool { return len(checks(t, c)) > before })
+	states := healthStates(t, c)
+	assert.Equal(t, []string{"healthy"}, states, "it became healthy once and stayed so")
+	assert.NotContains(t, checks(t, c)[slices.Index(checks(t, c), "0"):], "1")
+
+	c.Kill("STOP")
+	c.WaitHealth("unhealthy")
+	c.Kill("CONT")
+	c.WaitHealth("healthy")
+	c.Stop()
+	assert.Zero(t, c.WaitExit())
+}
+
+// checks gives the exit codes of the health checks until now. Docker notes the end of each.
+func checks(t *testing.T, c *dockertest.Container) []string {
+	t.Helper()
+	return engineEvents(t, c, "exec_die", `{{.Actor.Attributes.exitCode}}`)
+}
+
+// healthStates gives each change of the health until now.
+func healthStates(t *testing.T, c *dockertest.Container) []string {
+	t.Helper()
+	return engineEvents(t, c, "health_status", `{{slice .Action 15}}`)
+}

@@ -1,0 +1,69 @@
+package dockertest_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/images/dockertest"
+	"rollup-entrypoint/internal/mockrollup"
+)
+
+// longLine is longer than the 16 KiB at which the engine breaks a line into parts.
+var longLine = strings.Repeat("0123456789abcdef", 4096)
+
+// longWinded is a node that writes a long line to each output and fails.
+const longWinded = `#!/usr/bin/perl
+$| = 1;
+print "out ", "0123456789abcdef" x 4096, "\n";
+print STDERR "err ", "0123456789abcdef" x 4096, "\n";
+exit 3;
+`
+
+func TestLogDriversChangeNothing(t *testing.T) {
+	t.Parallel()
+	image := rollup(t, version{node: longWinded})
+	for _, driver := range []string{"json-file", "local", "none"} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			c := dockertest.Create(t, "--log-driver", driver, image)
+			attached := dockertest.TryDocker(t, "start", "-a", c.Name)
+			assert.Equal(t, 3, attached.Code)
+			outputs := map[string]string{"attached": attached.Both}
+			if driver != "none" {
+				outputs["docker logs"] = c.Logs()
+			}
+			for name, text := range outputs {
+				lines := strings.Split(text, "\n")
+				assert.Contains(t, lines, "out "+longLine, name)
+				assert.Contains(t, lines, "err "+longLine, name)
+				assert.Contains(t, text, `"msg":"run failed","exit_code":3`, name)
+			}
+		})
+	}
+}
+
+// A docker command that is attached and takes nothing blocks the engine, and with it whoever writes. The entrypoint gives
+// such a reader up after five seconds. The node writes to standard error, which passes through it; its standard output
+// is the node's own.
+func TestBlockedReaderOfTheLogDoesNotStopTheChain(t *testing.T) {
+	t.Parallel()
+	flood := func(m *mockrollup.Mock) { m.StderrFlood = 1 << 20 }
+	c := dockertest.Create(t, rollup(t, version{stop: 20, faults: flood}, version{stop: 40, migrates: true, faults: flood}), "--when-finished", "wait")
+	c.Start()
+	reader := exec.Command("docker", "attach", "--no-stdin", "--sig-proxy=false", c.Name)
+	// Nobody reads this pipe.
+	_, err := reader.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, reader.Start())
+	t.Cleanup(func() { _ = reader.Process.Kill(); _ = reader.Wait() })
+	eventually(t, "the end of the sequence", func() bool {
+		return strings.Contains(c.Exec("cat", "/data/checkpoint.json").Out, `"phase": "finished"`)
+	})
+	assert.Equal(t, upgraded, lives(t, c))
+	c.Stop()
+	assert.Zero(t, c.WaitExit())
+}

@@ -1,0 +1,76 @@
+package dockertest_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/images/dockertest"
+	"rollup-entrypoint/internal/mockrollup"
+)
+
+// crashesOnce is a version that exits 101 at a height, the first time that it gets there.
+func crashesOnce(m *mockrollup.Mock) { m.CrashAt, m.CrashOn, m.CrashOnce = 10, "durable", true }
+
+func TestRestartPolicyGoesOnAfterACrash(t *testing.T) {
+	t.Parallel()
+	image := rollup(t, version{stop: 20, faults: crashesOnce}, version{stop: 40, migrates: true})
+	t.Run("on-failure", func(t *testing.T) {
+		t.Parallel()
+		c := dockertest.Run(t, "--restart", "on-failure:5", image)
+		c.WaitEvent("sequence finished")
+		state := c.WaitState("its end", func(s dockertest.State) bool { return s.Status == "exited" })
+		assert.Zero(t, state.ExitCode, "an end without failure is not started again")
+		assert.Equal(t, 1, state.Restarts)
+		assert.Equal(t, slices.Insert(slices.Clone(upgraded), 0, "v0 node 101 at 10"), lives(t, c))
+	})
+	t.Run("always", func(t *testing.T) {
+		t.Parallel()
+		c := dockertest.Run(t, "--restart", "always", image, "--when-finished", "wait")
+		c.WaitEvent("waiting for a stop signal")
+		state := c.State()
+		assert.True(t, state.Running)
+		assert.Equal(t, 1, state.Restarts)
+		c.Stop()
+		state = c.WaitState("its end", func(s dockertest.State) bool { return s.Status == "exited" })
+		assert.Zero(t, state.ExitCode, "docker stop is not undone by the policy")
+		assert.Equal(t, 1, state.Restarts)
+	})
+}
+
+// interrupted is a migration that hangs the first time, and does its work the second.
+const interrupted = `#!/bin/sh
+if [ ! -e /data/begun ]; then : >/data/begun; echo hangs >&2; exec sleep 100000; fi
+exec /opt/rollup/versions/v1/migration "$@"
+`
+
+func TestKilledInAMigrationAnotherContainerGoesOnFromTheVolume(t *testing.T) {
+	t.Parallel()
+	image := rollup(t, version{stop: 20}, version{stop: 40, migrates: true, migration: interrupted})
+	volume := dockertest.Volume(t) + ":/data"
+	killed := dockertest.Run(t, "-v", volume, image)
+	killed.WaitLine("the migration", func(line string) bool { return line == "hangs" })
+	killed.Kill("KILL")
+	require.Equal(t, 137, killed.WaitExit())
+	assert.Contains(t, killed.ReadFile("/data/checkpoint.json"), `"phase": "migrating"`)
+
+	next := dockertest.Run(t, "-v", volume, image)
+	next.WaitEvent("interrupted migration is run again", "version", 1)
+	require.Zero(t, next.WaitExit())
+	assert.Equal(t, upgraded, lives(t, next), "no node ran between, and one migration has completed")
+	assert.Empty(t, next.Events("run failed"))
+}
+
+func TestSecondContainerOnTheVolumeIsRefused(t *testing.T) {
+	t.Parallel()
+	image := rollup(t, version{})
+	volume := dockertest.Volume(t) + ":/data"
+	first := dockertest.Run(t, "-v", volume, image)
+	first.WaitEvent("height known")
+	second := dockertest.Run(t, "-v", volume, image)
+	assert.Equal(t, 74, second.WaitExit())
+	assert.Contains(t, second.Logs(), "stop the other one first")
+	assert.True(t, first.State().Running)
+}

@@ -1,0 +1,62 @@
+package dockertest_test
+
+import (
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/images/dockertest"
+)
+
+// gatedMigration ends when somebody has made the file /data/go.
+const gatedMigration = `#!/bin/sh
+until [ -e /data/go ]; do sleep 0.1; done
+exec /opt/rollup/versions/v1/migration "$@"
+`
+
+// The sweep between two versions tells what a node left behind from what came in from outside by the session: the leader
+// of such a one has its parent outside. A session whose leader has ended could be anybody's, and is ended.
+func TestDockerExecSessionsOutliveAnUpgrade(t *testing.T) {
+	t.Parallel()
+	c := dockertest.Run(t, rollup(t, version{stop: 100}, version{migrates: true, migration: gatedMigration}))
+	c.WaitEvent("version started", "version", 0)
+
+	attached := exec.Command("docker", "exec", c.Name, "sh", "-c", "exec perl -e '$0 = q(attached); select(undef, undef, undef, undef)'")
+	require.NoError(t, attached.Start())
+	t.Cleanup(func() { _ = attached.Process.Kill(); _ = attached.Wait() })
+	sleeper := func(name string) string { return "perl -e '$0 = q(" + name + "); select(undef, undef, undef, undef)'" }
+	// Its parent in the session ends, so it becomes a child of process 1; its session's leader lives.
+	dockertest.Docker(t, "exec", "-d", c.Name, "sh", "-c", "sh -c \""+sleeper("background")+" &\"; exec "+sleeper("detached"))
+	// This session is over at once.
+	dockertest.Docker(t, "exec", c.Name, "sh", "-c", sleeper("abandoned")+" >/dev/null 2>&1 </dev/null &")
+	guests := []string{"attached", "background", "detached", "abandoned"}
+	eventually(t, "the guests", func() bool { return containsAll(processes(t, c), guests) })
+	// All this came before the end of v0.
+	require.Empty(t, c.Events("version completed"), "the chain was too fast for this test")
+
+	c.WaitEvent("migration started", "version", 1)
+	left := processes(t, c)
+	assert.True(t, containsAll(left, guests[:3]), "%q", left)
+	assert.NotContains(t, left, "abandoned")
+	require.Zero(t, c.Exec("touch", "/data/go").Code)
+	c.WaitEvent("height known", "version", 1)
+	left = processes(t, c)
+	assert.True(t, containsAll(left, guests[:3]), "%q", left)
+	c.Stop()
+	assert.Zero(t, c.WaitExit())
+}
+
+func containsAll(list, wanted []string) bool {
+	have := map[string]bool{}
+	for _, word := range list {
+		have[word] = true
+	}
+	for _, word := range wanted {
+		if !have[word] {
+			return false
+		}
+	}
+	return true
+}
