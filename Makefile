@@ -82,8 +82,10 @@ testnet-image: bases ## build the image of the nodes of the local network
 
 testnet: testnet-image ## start a local network of three nodes that upgrade twice within a minute; with PROFILES=monitoring
 	$(testnet) up -d
-	@$(testnet_status) --wait 2m; code=$$?; \
-	printf '\nLook again: make testnet-status; follow the logs: docker logs -f NAME; remove all: make testnet-down\n'; exit $$code
+	@$(testnet_status) --wait 2m
+	@printf '\nWaiting for the upgrades to v1 and v2; Ctrl-C does not stop the network\n\n'
+	@$(testnet_status) --wait 3m --version v2
+	@printf '\nLook again: make testnet-status; remove all: make testnet-down\n'
 
 testnet-status: ## one table over the nodes of the network; fails where their state roots differ
 	@$(testnet_status)

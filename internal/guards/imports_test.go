@@ -24,12 +24,14 @@ type rule struct {
 // cmd/entrypoint → internal/status → sequencer → sequencer/sovereign, and cmd/entrypoint → reaper and images.
 var rules = map[string]rule{
 	"cmd/entrypoint": {may: []string{"images", "internal/logwriter", "internal/lookpath", "internal/status", "reaper", "sequencer", "sequencer/sovereign"}},
-	// It has tests alone.
-	"compose":         {},
-	"compose/network": {},
-	"compose/testnet": {may: []string{"compose/network"}},
-	"cmd/mock-rollup": {may: []string{"internal/mockrollup"}},
-	"images":          {may: []string{"internal/lookpath"}},
+	// They have tests alone.
+	"compose":             {},
+	"compose/composetest": {},
+	// It reads what any node of a network tells, also a real one's.
+	"compose/network":     {},
+	"compose/testnet":     {may: []string{"compose/network"}},
+	"cmd/mock-rollup":     {may: []string{"internal/mockrollup"}},
+	"images":              {may: []string{"internal/lookpath"}},
 	// Only tests use it.
 	"images/dockertest":   {},
 	"internal/guards":     {},
