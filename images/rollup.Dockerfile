@@ -38,6 +38,9 @@ COPY --from=volume --chown=65532:0 /volume/ /
 COPY --from=files-v0 / /
 COPY --from=files-v1 / /
 COPY --from=entrypoint /entrypoint /entrypoint
+# What lies there now is what is run. BASE may have another user, who may not write.
+USER 0:0
+RUN ["/entrypoint", "manifest", "write"]
 VOLUME /data
 USER 65532:65532
 # The node's API; the status page, which is only published where ENTRYPOINT_LISTEN says so.

@@ -25,17 +25,20 @@ RUN GOARCH="$TARGETARCH" make build VERSION="$VERSION"
 ARG PLAN=images/testnet
 ARG SOURCE_DATE_EPOCH=0
 # Whole trees are copied into the image, so that it has the modification times of their folders, too. What is appended
-# gives each version a digest of its own, as real versions have; a loader does not read it.
-RUN set -e; umask 022; \
+# gives each version a digest of its own, as real versions have; a loader does not read it. The manifest is written here
+# and not in the image, by a program for the builder's machine, so that an image for another one needs no emulation.
+RUN set -e; umask 022; mkdir -p /all/versions /out/program/opt/rollup /out/volume/data; \
     for version in v0 v1 v2; do \
         folder=/out/$version/opt/rollup/versions/$version; mkdir -p "$folder"; \
         install -m 0755 bin/mock-rollup "$folder/rollup"; echo "mock-rollup $version" >>"$folder/rollup"; \
         install -m 0644 "$PLAN/$version/"* "$folder/"; \
+        [ $version != v1 ] || ln "$folder/rollup" "$folder/migration"; \
+        cp -al "$folder" /all/versions/; \
     done; \
-    ln /out/v1/opt/rollup/versions/v1/rollup /out/v1/opt/rollup/versions/v1/migration; \
-    mkdir -p /out/program /out/volume/data; \
-    install -m 0755 bin/entrypoint /out/program/; \
-    chmod 0775 /out/volume/data; \
+    install -m 0755 bin/entrypoint /out/program/; chmod 0775 /out/volume/data; \
+    make build VERSION="$VERSION"; \
+    bin/entrypoint manifest write --root /all --output /out/program/opt/rollup/manifest.json \
+        --label org.opencontainers.image.version="$VERSION"; \
     find /out -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 FROM scratch

@@ -102,7 +102,7 @@ func (n *testnet) do(args ...string) string {
 
 func (n *testnet) remove() {
 	if n.t.Failed() {
-		n.t.Logf("%s\n%s", n.table(), n.do("logs", "--no-color", "--tail", "60"))
+		n.t.Logf("%s\n%s", n.table().Both, n.do("logs", "--no-color", "--tail", "60"))
 	}
 	n.do("--profile", "monitoring", "down", "-v", "--timeout", "30")
 }

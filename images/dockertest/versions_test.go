@@ -73,13 +73,17 @@ func TestVersionIsAddedToAPublishedImage(t *testing.T) {
 
 	stop := height(t, volume) + 20
 	next := dockertest.Build(t, dockertest.Files{
-		"Dockerfile":      "FROM " + old + "\nCOPY v2/ /opt/rollup/versions/v2/\nCOPY --from=" + nodeImage(t, "v2") + " /app/rollup /opt/rollup/versions/v2/\n",
+		"Dockerfile":      "FROM " + old + "\nCOPY v2/ /opt/rollup/versions/v2/\nCOPY --from=" + nodeImage(t, "v2") + " /app/rollup /opt/rollup/versions/v2/\n" +
+			"USER 0:0\nRUN [\"/entrypoint\", \"manifest\", \"write\"]\nUSER 65532:65532\n",
 		"v2/config.toml":  nodeConfig("v2", 1),
 		"v2/version.json": fmt.Sprintf(`{"start_height": %d}`, stop+1),
 	})
 	oldLayers, newLayers := dockertest.InspectImage(t, old).RootFS.Layers, dockertest.InspectImage(t, next).RootFS.Layers
 	require.Greater(t, len(newLayers), len(oldLayers))
 	assert.Equal(t, oldLayers, newLayers[:len(oldLayers)], "a host that has the old image only fetches what is new")
+
+	verified := dockertest.Once(t, next, "manifest", "verify")
+	assert.Zero(t, verified.Code, verified.Both)
 
 	after := dockertest.Run(t, "-v", volume+":/data", next)
 	after.WaitEvent("version started", "version", 1, "stop_height", stop, "asserts_start_height", false)
@@ -112,9 +116,9 @@ func TestVersionMoreInTheTemplateLeavesTheLayersBeforeIt(t *testing.T) {
 	files["v1/config.toml"] += "# another release of v1\n"
 	second := dockertest.InspectImage(t, dockertest.Build(t, files, args...)).RootFS.Layers
 	require.Len(t, second, len(first))
-	// base, volume, v0, v1, entrypoint
-	require.GreaterOrEqual(t, len(first), 5)
-	changed := len(first) - 2
+	// The base's, then those of the volume, v0, v1, the entrypoint and the manifest.
+	require.GreaterOrEqual(t, len(first), 6)
+	changed := len(first) - 3
 	assert.Equal(t, first[:changed], second[:changed])
 	assert.NotEqual(t, first[changed], second[changed])
 }

@@ -28,10 +28,10 @@ var rules = map[string]rule{
 	"compose":             {},
 	"compose/composetest": {},
 	// It reads what any node of a network tells, also a real one's.
-	"compose/network":     {},
-	"compose/testnet":     {may: []string{"compose/network"}},
-	"cmd/mock-rollup":     {may: []string{"internal/mockrollup"}},
-	"images":              {may: []string{"internal/lookpath"}},
+	"compose/network": {},
+	"compose/testnet": {may: []string{"compose/network"}},
+	"cmd/mock-rollup": {may: []string{"internal/mockrollup"}},
+	"images":          {may: []string{"internal/lookpath"}},
 	// Only tests use it.
 	"images/dockertest":   {},
 	"internal/guards":     {},
