@@ -3,9 +3,12 @@
 package composetest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,16 +40,27 @@ var (
 	composeV2 = []string{"docker", "compose"}
 )
 
-var built sync.Once
+// client keeps no connection: a kept one can hold the end of a node.
+var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+var build = sync.OnceValue(func() dockertest.Result {
+	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", "../..", "testnet-image",
+		"NETWORK_IMAGE="+imageTag, "VERSION=v0.0.0-composetest", "SOURCE_DATE_EPOCH=0").CombinedOutput()
+	result := dockertest.Result{Both: string(out)}
+	if err != nil {
+		result.Code = 1
+	}
+	return result
+})
 
 // image builds the image of the network once for all tests.
 func image(t *testing.T) string {
 	t.Helper()
 	dockertest.Engine(t)
-	built.Do(func() {
-		dockertest.Command{Name: "make", Dir: dockertest.Root(t), Timeout: 25 * time.Minute}.Must(t, "--no-print-directory",
-			"testnet-image", "NETWORK_IMAGE="+imageTag, "VERSION=v0.0.0-composetest", "SOURCE_DATE_EPOCH=0")
-	})
+	result := build()
+	require.Zero(t, result.Code, "make testnet-image\n%s", result.Both)
 	return imageTag
 }
 
@@ -83,13 +97,19 @@ func newTestnet(t *testing.T, compose []string, env ...string) *testnet {
 // port chooses a free port for a variable of compose.yaml and returns its address.
 func (n *testnet) port(variable string) string {
 	n.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(n.t, err)
-	address := listener.Addr().String()
-	require.NoError(n.t, listener.Close())
-	n.env = append(n.env, variable+"="+address[strings.LastIndexByte(address, ':')+1:])
-	n.ports[variable] = address
-	return address
+	// Below the ports from which the kernel takes those of outgoing connections.
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		if listener, err := net.Listen("tcp", address); err == nil {
+			require.NoError(n.t, listener.Close())
+			n.env = append(n.env, fmt.Sprintf("%s=%d", variable, port))
+			n.ports[variable] = address
+			return address
+		}
+	}
+	require.FailNow(n.t, "no port is free")
+	return ""
 }
 
 // do runs Compose on the network.
@@ -102,7 +122,7 @@ func (n *testnet) do(args ...string) string {
 
 func (n *testnet) remove() {
 	if n.t.Failed() {
-		n.t.Logf("%s\n%s", n.table().Both, n.do("logs", "--no-color", "--tail", "60"))
+		n.t.Logf("%s\n%s", n.table("--wait", "0s").Both, n.do("logs", "--no-color", "--tail", "60"))
 	}
 	n.do("--profile", "monitoring", "down", "-v", "--timeout", "30")
 }
@@ -171,8 +191,11 @@ func (n *testnet) node(name string) network.Node {
 // ask decodes what a URL answers.
 func (n *testnet) ask(url string, into any) {
 	n.t.Helper()
-	text := dockertest.Command{Name: "curl"}.Must(n.t, "--silent", "--show-error", "--fail", "--max-time", "30", url)
-	require.NoError(n.t, json.Unmarshal([]byte(text), into), text)
+	response, err := client.Get(url)
+	require.NoError(n.t, err)
+	defer response.Body.Close()
+	require.Equal(n.t, http.StatusOK, response.StatusCode, url)
+	require.NoError(n.t, json.NewDecoder(response.Body).Decode(into), url)
 }
 
 // inspect returns a field of a container by its template.

@@ -3,7 +3,6 @@ package composetest
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"testing"
@@ -31,7 +30,7 @@ func makePrometheus(t *testing.T) {
 
 // values returns the answer to a query, by instance.
 func values(address, query string) (map[string]float64, error) {
-	response, err := http.Get(address + "/api/v1/query?query=" + url.QueryEscape(query))
+	response, err := client.Get(address + "/api/v1/query?query=" + url.QueryEscape(query))
 	if err != nil {
 		return nil, err
 	}

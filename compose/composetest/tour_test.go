@@ -151,7 +151,7 @@ func TestComposeFileDescribesTheSameForBothComposes(t *testing.T) {
 }
 
 func post(url, body string) error {
-	response, err := http.Post(url, "application/json", strings.NewReader(body))
+	response, err := client.Post(url, "application/json", strings.NewReader(body))
 	if err != nil {
 		return err
 	}
