@@ -32,11 +32,12 @@ func TestExitCodesAsDockerReportsThem(t *testing.T) {
 		{name: "usage", code: 64, versions: node(nil), args: []string{"--no-such-flag"}, says: "Try: entrypoint run --help"},
 		{
 			name: "torn-checkpoint", code: 65, versions: node(nil),
-			flags: []string{"-e", "ENTRYPOINT_CHECKPOINT_FILE=/etc/torn/checkpoint.json"}, says: "/etc/torn/checkpoint.json",
+			flags: []string{"--entrypoint", "sh"},
+			args:  []string{"-c", `echo '{"version_ind' >/data/checkpoint.json; exec /entrypoint`}, says: "/data/checkpoint.json",
 		},
 		{name: "read-only", code: 74, versions: node(nil), flags: []string{"--read-only"}, says: "read-only file system"},
 		{name: "early", code: 75, versions: []version{{stop: 1000, faults: func(m *mockrollup.Mock) { m.ExitEarlyAt = 3 }}}, says: "exited 0 before its stop height"},
-		{name: "no-config", code: 78, flags: []string{"-e", "ENTRYPOINT_CHECKPOINT_FILE=/data/checkpoint.json"}, says: "no such file or directory"},
+		{name: "no-config", code: 78, says: "no such file or directory"},
 		{name: "migration", code: 9, versions: []version{{stop: 5}, {stop: 10, migrates: true, migration: "#!/bin/sh\nexit 9\n"}}, says: "exited 9"},
 		{name: "segmentation-fault", code: 139, versions: crash(0, "SIGSEGV"), says: "killed by SIGSEGV"},
 		{name: "abort", code: 134, versions: crash(0, "SIGABRT"), says: "killed by SIGABRT"},
@@ -46,24 +47,18 @@ func TestExitCodesAsDockerReportsThem(t *testing.T) {
 		{name: "not-executable", code: 126, args: []string{"exec", "--", "/etc/hostname"}, says: "permission denied"},
 		{name: "not-found", code: 127, args: []string{"exec", "--", "no-such-program"}, says: "no-such-program"},
 	}
-	files := dockertest.Files{
-		"Dockerfile":               "FROM " + stage(t) + "\nCOPY --chown=65532 cases /cases\nCOPY --chown=65532:0 etc/torn /etc/torn\nUSER root\nRUN chown 65532 /etc/torn\nUSER 65532\n",
-		"etc/torn/checkpoint.json": `{"version_index": 0, "bina`,
-		"cases/README":             "one folder for each case\n",
-	}
+	files := dockertest.Files{}
 	for _, test := range tests {
 		if len(test.versions) > 0 {
 			addRollup(t, files, "cases/"+test.name, test.versions)
 		}
 	}
-	image := dockertest.Build(t, files)
+	cases := writeFiles(t, files) + "/cases:/cases:ro"
 	for _, test := range tests {
 		t.Run(strconv.Itoa(test.code)+" "+test.name, func(t *testing.T) {
 			t.Parallel()
-			flags := append([]string{
-				"-e", "ENTRYPOINT_CONFIG=/cases/" + test.name + "/manager.json", "-e", "ENTRYPOINT_CHECKPOINT_FILE=/data/checkpoint.json",
-			}, test.flags...)
-			c := dockertest.Run(t, append(append(flags, image), test.args...)...)
+			flags := append([]string{"-v", cases, "-e", "ENTRYPOINT_CONFIG=/cases/" + test.name + "/manager.json"}, test.flags...)
+			c := dockertest.Run(t, append(append(flags, stage(t)), test.args...)...)
 			assert.Equal(t, test.code, c.WaitExit())
 			state := c.State()
 			assert.Equal(t, test.code, state.ExitCode)

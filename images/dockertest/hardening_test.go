@@ -14,7 +14,6 @@ import (
 
 func TestUpgradeWorksUnderEachRestriction(t *testing.T) {
 	t.Parallel()
-	image := rollup(t, upgrade()...)
 	for _, test := range []struct {
 		name  string
 		flags []string
@@ -36,7 +35,7 @@ func TestUpgradeWorksUnderEachRestriction(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			// A volume, since the root may be read-only.
-			c := dockertest.Run(t, append(append([]string{"-v", dockertest.Volume(t) + ":/data"}, test.flags...), image)...)
+			c := dockertest.Run(t, append(append([]string{"-v", dockertest.Volume(t) + ":/data"}, test.flags...), rollup(t, upgrade())...)...)
 			require.Zero(t, c.WaitExit())
 			assert.Equal(t, upgraded, lives(t, c))
 			assert.Len(t, c.Events("sequence finished"), 1)
@@ -47,13 +46,13 @@ func TestUpgradeWorksUnderEachRestriction(t *testing.T) {
 // As a subreaper the entrypoint is not the init, and says so.
 func TestInitAboveIsTold(t *testing.T) {
 	t.Parallel()
-	image := rollup(t, version{})
-	above := dockertest.Run(t, "--init", image)
+	node := rollup(t, []version{{}})
+	above := dockertest.Run(t, append([]string{"--init"}, node...)...)
 	above.WaitEvent("height known")
 	assert.Len(t, above.Events("not process 1"), 1)
 	above.Stop()
 	assert.Zero(t, above.WaitExit(), "docker-init hands the code on")
-	alone := dockertest.Run(t, image)
+	alone := dockertest.Run(t, node...)
 	alone.WaitEvent("height known")
 	assert.Empty(t, alone.Events("not process 1"))
 }
@@ -69,7 +68,7 @@ func TestProcessesOfTheHostAreLeftAloneInItsProcessNamespace(t *testing.T) {
 	leaves := func(m *mockrollup.Mock) {
 		m.Leftover = []string{mockrollup.LeftoverSetsid, mockrollup.LeftoverDoubleFork, mockrollup.LeftoverIgnoresStops}
 	}
-	c := dockertest.Run(t, "--pid=host", rollup(t, version{stop: 20, faults: leaves}, version{stop: 40, migrates: true}))
+	c := dockertest.Run(t, append([]string{"--pid=host"}, rollup(t, []version{{stop: 20, faults: leaves}, {stop: 40, migrates: true}})...)...)
 	require.Zero(t, c.WaitExit())
 	told := c.Events("not process 1")
 	require.Len(t, told, 1)

@@ -12,9 +12,10 @@ import (
 
 func TestHealthcheckThroughAnUpgrade(t *testing.T) {
 	t.Parallel()
-	image := rollup(t, version{stop: 20}, version{migrates: true, migration: gatedMigration})
+	versions := []version{{stop: 20}, {migrates: true, migration: gatedMigration}}
 	// A gate before the entrypoint, so that there is a time at which it is not up yet.
-	c := dockertest.Run(t, "--entrypoint", "sh", image, "-c", "until [ -e /tmp/go ]; do sleep 0.1; done; exec /entrypoint")
+	c := dockertest.Run(t, append([]string{"--entrypoint", "sh"},
+		rollup(t, versions, "-c", "until [ -e /tmp/go ]; do sleep 0.1; done; exec /entrypoint")...)...)
 	c.WaitHealth("starting")
 	eventually(t, "a check that fails in the start period", func() bool { return len(checks(t, c)) > 0 })
 	c.WaitHealth("starting")

@@ -25,11 +25,11 @@ exit 3;
 
 func TestLogDriversChangeNothing(t *testing.T) {
 	t.Parallel()
-	image := rollup(t, version{node: longWinded})
+	node := rollup(t, []version{{node: longWinded}})
 	for _, driver := range []string{"json-file", "local", "none"} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
-			c := dockertest.Create(t, "--log-driver", driver, image)
+			c := dockertest.Create(t, append([]string{"--log-driver", driver}, node...)...)
 			attached := dockertest.TryDocker(t, "start", "-a", c.Name)
 			assert.Equal(t, 3, attached.Code)
 			outputs := map[string]string{"attached": attached.Both}
@@ -52,7 +52,7 @@ func TestLogDriversChangeNothing(t *testing.T) {
 func TestBlockedReaderOfTheLogDoesNotStopTheChain(t *testing.T) {
 	t.Parallel()
 	flood := func(m *mockrollup.Mock) { m.StderrFlood = 1 << 20 }
-	c := dockertest.Create(t, rollup(t, version{stop: 20, faults: flood}, version{stop: 40, migrates: true, faults: flood}), "--when-finished", "wait")
+	c := dockertest.Create(t, rollup(t, []version{{stop: 20, faults: flood}, {stop: 40, migrates: true, faults: flood}}, "--when-finished", "wait")...)
 	c.Start()
 	reader := exec.Command("docker", "attach", "--no-stdin", "--sig-proxy=false", c.Name)
 	// Nobody reads this pipe.

@@ -1,6 +1,7 @@
 package dockertest_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -20,7 +21,7 @@ func TestNodeKilledForWantOfMemoryIsNamedSo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := dockertest.Run(t, append(limit, rollup(t, versions...))...)
+			c := dockertest.Run(t, append(slices.Clone(limit), rollup(t, versions)...)...)
 			assert.Equal(t, 137, c.WaitExit())
 			assert.True(t, c.State().OOMKilled, "as Docker sees it")
 			text := c.Events("run failed")[0]["error"]
@@ -33,7 +34,7 @@ func TestNodeKilledForWantOfMemoryIsNamedSo(t *testing.T) {
 // A kill by somebody else is not laid at memory's door.
 func TestNodeKilledBySomebodyIsNotSaidToHaveLackedMemory(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Run(t, "--memory", "256m", rollup(t, version{}))
+	c := dockertest.Run(t, append([]string{"--memory", "256m"}, rollup(t, []version{{}})...)...)
 	c.WaitEvent("height known")
 	assert.Zero(t, c.Exec("sh", "-c", `for p in /proc/[0-9]*; do read -r name <$p/comm; [ "$name" != rollup ] || kill -KILL "${p#/proc/}"; done`).Code)
 	assert.Equal(t, 137, c.WaitExit())

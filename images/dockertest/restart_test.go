@@ -16,10 +16,10 @@ func crashesOnce(m *mockrollup.Mock) { m.CrashAt, m.CrashOn, m.CrashOnce = 10, "
 
 func TestRestartPolicyGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
-	image := rollup(t, version{stop: 20, faults: crashesOnce}, version{stop: 40, migrates: true})
+	versions := []version{{stop: 20, faults: crashesOnce}, {stop: 40, migrates: true}}
 	t.Run("on-failure", func(t *testing.T) {
 		t.Parallel()
-		c := dockertest.Run(t, "--restart", "on-failure:5", image)
+		c := dockertest.Run(t, append([]string{"--restart", "on-failure:5"}, rollup(t, versions)...)...)
 		c.WaitEvent("sequence finished")
 		state := c.WaitState("its end", func(s dockertest.State) bool { return s.Status == "exited" })
 		assert.Zero(t, state.ExitCode, "an end without failure is not started again")
@@ -28,7 +28,7 @@ func TestRestartPolicyGoesOnAfterACrash(t *testing.T) {
 	})
 	t.Run("always", func(t *testing.T) {
 		t.Parallel()
-		c := dockertest.Run(t, "--restart", "always", image, "--when-finished", "wait")
+		c := dockertest.Run(t, append([]string{"--restart", "always"}, rollup(t, versions, "--when-finished", "wait")...)...)
 		c.WaitEvent("waiting for a stop signal")
 		state := c.State()
 		assert.True(t, state.Running)
@@ -48,15 +48,15 @@ exec /opt/rollup/versions/v1/migration "$@"
 
 func TestKilledInAMigrationAnotherContainerGoesOnFromTheVolume(t *testing.T) {
 	t.Parallel()
-	image := rollup(t, version{stop: 20}, version{stop: 40, migrates: true, migration: interrupted})
-	volume := dockertest.Volume(t) + ":/data"
-	killed := dockertest.Run(t, "-v", volume, image)
+	versions := []version{{stop: 20}, {stop: 40, migrates: true, migration: interrupted}}
+	args := append([]string{"-v", dockertest.Volume(t) + ":/data"}, rollup(t, versions)...)
+	killed := dockertest.Run(t, args...)
 	killed.WaitLine("the migration", func(line string) bool { return line == "hangs" })
 	killed.Kill("KILL")
 	require.Equal(t, 137, killed.WaitExit())
 	assert.Contains(t, killed.ReadFile("/data/checkpoint.json"), `"phase": "migrating"`)
 
-	next := dockertest.Run(t, "-v", volume, image)
+	next := dockertest.Run(t, args...)
 	next.WaitEvent("interrupted migration is run again", "version", 1)
 	require.Zero(t, next.WaitExit())
 	assert.Equal(t, upgraded, lives(t, next), "no node ran between, and one migration has completed")
@@ -65,11 +65,10 @@ func TestKilledInAMigrationAnotherContainerGoesOnFromTheVolume(t *testing.T) {
 
 func TestSecondContainerOnTheVolumeIsRefused(t *testing.T) {
 	t.Parallel()
-	image := rollup(t, version{})
-	volume := dockertest.Volume(t) + ":/data"
-	first := dockertest.Run(t, "-v", volume, image)
+	args := append([]string{"-v", dockertest.Volume(t) + ":/data"}, rollup(t, []version{{}})...)
+	first := dockertest.Run(t, args...)
 	first.WaitEvent("height known")
-	second := dockertest.Run(t, "-v", volume, image)
+	second := dockertest.Run(t, args...)
 	assert.Equal(t, 74, second.WaitExit())
 	assert.Contains(t, second.Logs(), "stop the other one first")
 	assert.True(t, first.State().Running)

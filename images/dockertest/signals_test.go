@@ -23,7 +23,7 @@ select(undef, undef, undef, undef) while 1;
 
 func TestDockerStopReachesTheNodeOnceAndIsNoFailure(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Run(t, rollup(t, version{}))
+	c := dockertest.Run(t, rollup(t, []version{{}})...)
 	c.WaitEvent("height known")
 	c.Stop()
 	assert.Zero(t, c.WaitExit())
@@ -42,7 +42,7 @@ func TestDockerStopReachesTheNodeOnceAndIsNoFailure(t *testing.T) {
 // Docker's SIGKILL leaves the checkpoint and the state as they are: the next start goes on.
 func TestDockerStopThatRunsOutKillsAndTheNextStartGoesOn(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Run(t, rollup(t, version{faults: func(m *mockrollup.Mock) { m.IgnoreSigterm = true }}))
+	c := dockertest.Run(t, rollup(t, []version{{faults: func(m *mockrollup.Mock) { m.IgnoreSigterm = true }}})...)
 	c.WaitEvent("height known")
 	c.Stop("-t", "1")
 	assert.Equal(t, 137, c.WaitExit())
@@ -60,7 +60,7 @@ func TestDockerStopThatRunsOutKillsAndTheNextStartGoesOn(t *testing.T) {
 
 func TestStopTimeoutEndsANodeBeforeDockerDoes(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Run(t, rollup(t, version{faults: func(m *mockrollup.Mock) { m.IgnoreSigterm = true }}), "--stop-timeout", "1s")
+	c := dockertest.Run(t, rollup(t, []version{{faults: func(m *mockrollup.Mock) { m.IgnoreSigterm = true }}}, "--stop-timeout", "1s")...)
 	c.WaitEvent("height known")
 	c.Stop()
 	assert.Equal(t, 137, c.WaitExit())
@@ -70,7 +70,7 @@ func TestStopTimeoutEndsANodeBeforeDockerDoes(t *testing.T) {
 
 func TestDockerKillPassesEachSignalToTheNodeOnce(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Run(t, rollup(t, version{node: signalBook}))
+	c := dockertest.Run(t, rollup(t, []version{{node: signalBook}})...)
 	c.WaitLine("the node's handlers", func(line string) bool { return line == "listening" })
 	var want []string
 	for _, name := range []string{"HUP", "USR1", "USR2", "WINCH", "ALRM", "INT", "QUIT", "TERM"} {
@@ -87,7 +87,7 @@ func TestDockerKillPassesEachSignalToTheNodeOnce(t *testing.T) {
 // A node which does not handle a signal is killed by it, and Docker reports that as a shell would.
 func TestSignalThatTheNodeDoesNotHandleIsReportedByDocker(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Run(t, rollup(t, version{}))
+	c := dockertest.Run(t, rollup(t, []version{{}})...)
 	c.WaitEvent("height known")
 	c.Kill("HUP")
 	assert.Equal(t, 129, c.WaitExit())
@@ -97,7 +97,7 @@ func TestSignalThatTheNodeDoesNotHandleIsReportedByDocker(t *testing.T) {
 // A fault signal that somebody sends to process 1 must not take the container along.
 func TestFaultSignalFromOutsideIsDropped(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Run(t, rollup(t, version{}))
+	c := dockertest.Run(t, rollup(t, []version{{}})...)
 	c.WaitEvent("height known")
 	for _, name := range []string{"SEGV", "PIPE", "CHLD", "URG"} {
 		c.Kill(name)

@@ -28,7 +28,7 @@ COPY mock-rollup /opt/rollup/versions/v0/rollup
 RUN cd /opt/rollup/versions && for v in v1 v2; do mkdir $v && cp v0/rollup $v/rollup && echo "stage $v" >>$v/rollup; done && \
     ln -s rollup v1/migration && mkdir /data && chown 65532:0 /data && chmod 0775 /data
 USER 65532:65532
-ENV ENTRYPOINT_LOG_FORMAT=json
+ENV ENTRYPOINT_LOG_FORMAT=json ENTRYPOINT_CONFIG=/plan/manager.json ENTRYPOINT_CHECKPOINT_FILE=/data/checkpoint.json
 HEALTHCHECK --interval=1s --timeout=30s --start-period=10m --retries=2 CMD ["/entrypoint", "healthcheck"]
 ENTRYPOINT ["/entrypoint"]
 `
@@ -69,12 +69,29 @@ func upgrade() []version { return []version{{stop: 20}, {stop: 40, migrates: tru
 // blockTime is how fast the chains of these tests are.
 const blockTime = 50 * time.Millisecond
 
-// rollup builds an image with the versions in the layout that needs no flag.
-func rollup(t *testing.T, versions ...version) string {
+// rollup gives what 'docker run' needs to run the versions: a mount, the image, and args for the entrypoint. The files are
+// mounted because an image for each test takes its time on a busy machine.
+func rollup(t *testing.T, versions []version, args ...string) []string {
 	t.Helper()
-	files := dockertest.Files{"Dockerfile": "FROM " + stage(t) + "\nCOPY opt /opt\n"}
-	addRollup(t, files, "opt/rollup", versions)
-	return dockertest.Build(t, files)
+	files := dockertest.Files{}
+	addRollup(t, files, "plan", versions)
+	return append([]string{"-v", writeFiles(t, files) + "/plan:/plan:ro", stage(t)}, args...)
+}
+
+// writeFiles writes the files into a new folder that everybody can read.
+func writeFiles(t *testing.T, files dockertest.Files) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		plain, executable := strings.CutSuffix(name, "*")
+		path, mode := filepath.Join(root, plain), os.FileMode(0o644)
+		if executable {
+			mode = 0o755
+		}
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), mode))
+	}
+	return root
 }
 
 // addRollup adds the files of a rollup: manager.json and, for each version, its config and scripts.

@@ -117,7 +117,7 @@ func TestShellHasItsTerminalUnderExec(t *testing.T) {
 // The node has no terminal: Ctrl-C comes to the entrypoint alone, which passes it on once.
 func TestCtrlCStopsARunInATerminal(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Create(t, "-it", rollup(t, version{node: signalBook}))
+	c := dockertest.Create(t, append([]string{"-it"}, rollup(t, []version{{node: signalBook}})...)...)
 	cmd := exec.Command("docker", "start", "-ai", c.Name)
 	term := openTerminal(t, cmd)
 	term.shows("listening")

@@ -18,7 +18,7 @@ import (
 func TestNoZombieStaysInAContainer(t *testing.T) {
 	t.Parallel()
 	orphans := func(m *mockrollup.Mock) { m.OrphansPerBlock = 5 }
-	image := rollup(t, version{stop: 20, faults: orphans}, version{stop: 40, migrates: true, faults: orphans})
+	versions := []version{{stop: 20, faults: orphans}, {stop: 40, migrates: true, faults: orphans}}
 	for name, test := range map[string]struct {
 		flags, left []string
 	}{
@@ -27,7 +27,7 @@ func TestNoZombieStaysInAContainer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := dockertest.Run(t, append(test.flags, "-p", "127.0.0.1::9848", image, "--listen", ":9848", "--when-finished", "wait")...)
+			c := dockertest.Run(t, append(append(test.flags, "-p", "127.0.0.1::9848"), rollup(t, versions, "--listen", ":9848", "--when-finished", "wait")...)...)
 			c.WaitEvent("waiting for a stop signal")
 			assert.ElementsMatch(t, test.left, processes(t, c))
 			assert.GreaterOrEqual(t, metric(t, c, "entrypoint_orphans_reaped_total"), 40*5, "five for each block")
