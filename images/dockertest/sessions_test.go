@@ -34,7 +34,7 @@ func TestDockerExecSessionsOutliveAnUpgrade(t *testing.T) {
 	t.Cleanup(func() { _ = attached.Process.Kill(); _ = attached.Wait() })
 	sleeper := func(name string) string { return "perl -e '$0 = q(" + name + "); select(undef, undef, undef, undef)'" }
 	// Its parent in the session ends, so it becomes a child of process 1; its session's leader lives.
-	dockertest.Docker(t, "exec", "-d", c.Name, "sh", "-c", "sh -c \""+sleeper("background")+" &\"; exec "+sleeper("detached"))
+	dockertest.Docker(t, "exec", "-d", c.Name, "sh", "-c", "("+sleeper("background")+" &); exec "+sleeper("detached"))
 	// This session is over at once.
 	dockertest.Docker(t, "exec", c.Name, "sh", "-c", sleeper("abandoned")+" >/dev/null 2>&1 </dev/null &")
 	guests := []string{"attached", "background", "detached", "abandoned"}
