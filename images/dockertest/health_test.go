@@ -30,7 +30,7 @@ func TestHealthcheckThroughAnUpgrade(t *testing.T) {
 	before = len(checks(t, c))
 	eventually(t, "a check after the upgrade", func() bool { return len(checks(t, c)) > before })
 	states := healthStates(t, c)
-	assert.Equal(t, []string{"healthy"}, states, "it became healthy once and stayed so")
+	assert.Equal(t, []string{"health_status: healthy"}, states, "it became healthy once and stayed so")
 	assert.NotContains(t, checks(t, c)[slices.Index(checks(t, c), "0"):], "1")
 
 	c.Kill("STOP")
@@ -50,5 +50,5 @@ func checks(t *testing.T, c *dockertest.Container) []string {
 // healthStates gives each change of the health until now.
 func healthStates(t *testing.T, c *dockertest.Container) []string {
 	t.Helper()
-	return engineEvents(t, c, "health_status", `{{slice .Action 15}}`)
+	return engineEvents(t, c, "health_status", `{{.Action}}`)
 }

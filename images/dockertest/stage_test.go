@@ -206,5 +206,5 @@ func engineEvents(t *testing.T, c *dockertest.Container, event, format string) [
 	t.Helper()
 	out := dockertest.Docker(t, "events", "--since", "0", "--until", strconv.FormatInt(time.Now().Unix()+1, 10),
 		"--filter", "container="+c.Name, "--filter", "event="+event, "--format", format)
-	return strings.Fields(out)
+	return strings.FieldsFunc(out, func(r rune) bool { return r == '\n' })
 }
