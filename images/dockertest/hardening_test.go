@@ -68,7 +68,7 @@ func TestProcessesOfTheHostAreLeftAloneInItsProcessNamespace(t *testing.T) {
 	leaves := func(m *mockrollup.Mock) {
 		m.Leftover = []string{mockrollup.LeftoverSetsid, mockrollup.LeftoverDoubleFork, mockrollup.LeftoverIgnoresStops}
 	}
-	c := dockertest.Run(t, append([]string{"--pid=host"}, rollup(t, []version{{stop: 20, faults: leaves}, {stop: 40, migrates: true}})...)...)
+	c := dockertest.Run(t, append([]string{"--pid=host"}, rollup(t, []version{{stop: 8, faults: leaves}, {stop: 16, migrates: true}})...)...)
 	require.Zero(t, c.WaitExit())
 	told := c.Events("not process 1")
 	require.Len(t, told, 1)

@@ -12,7 +12,7 @@ import (
 
 func TestHealthcheckThroughAnUpgrade(t *testing.T) {
 	t.Parallel()
-	versions := []version{{stop: 20}, {migrates: true, migration: gatedMigration}}
+	versions := []version{{stop: 8}, {migrates: true, migration: gatedMigration}}
 	// A gate before the entrypoint, so that there is a time at which it is not up yet.
 	c := dockertest.Run(t, append([]string{"--entrypoint", "sh"},
 		rollup(t, versions, "-c", "until [ -e /tmp/go ]; do sleep 0.1; done; exec /entrypoint")...)...)

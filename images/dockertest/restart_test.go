@@ -12,11 +12,11 @@ import (
 )
 
 // crashesOnce is a version that exits 101 at a height, the first time that it gets there.
-func crashesOnce(m *mockrollup.Mock) { m.CrashAt, m.CrashOn, m.CrashOnce = 10, "durable", true }
+func crashesOnce(m *mockrollup.Mock) { m.CrashAt, m.CrashOn, m.CrashOnce = 5, "durable", true }
 
 func TestRestartPolicyGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
-	versions := []version{{stop: 20, faults: crashesOnce}, {stop: 40, migrates: true}}
+	versions := []version{{stop: 8, faults: crashesOnce}, {stop: 16, migrates: true}}
 	t.Run("on-failure", func(t *testing.T) {
 		t.Parallel()
 		c := dockertest.Run(t, append([]string{"--restart", "on-failure:5"}, rollup(t, versions)...)...)
@@ -24,7 +24,7 @@ func TestRestartPolicyGoesOnAfterACrash(t *testing.T) {
 		state := c.WaitState("its end", func(s dockertest.State) bool { return s.Status == "exited" })
 		assert.Zero(t, state.ExitCode, "an end without failure is not started again")
 		assert.Equal(t, 1, state.Restarts)
-		assert.Equal(t, slices.Insert(slices.Clone(upgraded), 0, "v0 node 101 at 10"), lives(t, c))
+		assert.Equal(t, slices.Insert(slices.Clone(upgraded), 0, "v0 node 101 at 5"), lives(t, c))
 	})
 	t.Run("always", func(t *testing.T) {
 		t.Parallel()
@@ -48,7 +48,7 @@ exec /opt/rollup/versions/v1/migration "$@"
 
 func TestKilledInAMigrationAnotherContainerGoesOnFromTheVolume(t *testing.T) {
 	t.Parallel()
-	versions := []version{{stop: 20}, {stop: 40, migrates: true, migration: interrupted}}
+	versions := []version{{stop: 8}, {stop: 16, migrates: true, migration: interrupted}}
 	args := append([]string{"-v", dockertest.Volume(t) + ":/data"}, rollup(t, versions)...)
 	killed := dockertest.Run(t, args...)
 	killed.WaitLine("the migration", func(line string) bool { return line == "hangs" })

@@ -26,7 +26,7 @@ exec /opt/rollup/versions/v1/migration "$@"
 // of such a one has its parent outside. A session whose leader has ended could be anybody's, and is ended.
 func TestDockerExecSessionsOutliveAnUpgrade(t *testing.T) {
 	t.Parallel()
-	c := dockertest.Run(t, rollup(t, []version{{stop: 20, node: gatedNode}, {migrates: true, migration: gatedMigration}})...)
+	c := dockertest.Run(t, rollup(t, []version{{stop: 8, node: gatedNode}, {migrates: true, migration: gatedMigration}})...)
 	c.WaitEvent("version started", "version", 0)
 
 	attached := exec.Command("docker", "exec", c.Name, "sh", "-c", "exec perl -e '$0 = q(attached); select(undef, undef, undef, undef)'")

@@ -1,11 +1,14 @@
 package dockertest_test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,10 +21,8 @@ import (
 	"rollup-entrypoint/internal/mockrollup"
 )
 
-// stageTag is an image with a shell and perl, the entrypoint and three versions of the stand-in, for tests that look into
-// the container. It stays, as the other images of this package do.
-const stageTag = "dockertest/stage"
-
+// stageDockerfile is of an image with a shell and perl, the entrypoint and three versions of the stand-in, for tests that
+// look into the container.
 const stageDockerfile = `FROM debian:bookworm-slim
 COPY entrypoint /entrypoint
 COPY mock-rollup /opt/rollup/versions/v0/rollup
@@ -33,9 +34,13 @@ HEALTHCHECK --interval=1s --timeout=30s --start-period=10m --retries=2 CMD ["/en
 ENTRYPOINT ["/entrypoint"]
 `
 
-var buildStage sync.Once
+var (
+	buildStage sync.Once
+	stageTag   string
+)
 
-// stage returns the image. It is built by the first test that wants it.
+// stage returns the image. It is built by the first test that wants it, and stays, as the other images of this package
+// do. Its tag tells its content: a checkout beside this one has another.
 func stage(t *testing.T) string {
 	t.Helper()
 	dockertest.Engine(t)
@@ -46,6 +51,11 @@ func stage(t *testing.T) string {
 		for _, name := range []string{"entrypoint", "mock-rollup"} {
 			files[name+"*"] = readFile(t, filepath.Join(dockertest.Root(t), "bin", name))
 		}
+		content := sha256.New()
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			fmt.Fprintf(content, "%s %d %s\n", name, len(files[name]), files[name])
+		}
+		stageTag = fmt.Sprintf("dockertest/stage:%x", content.Sum(nil)[:6])
 		dockertest.Build(t, files, "-t", stageTag)
 	})
 	return stageTag
@@ -63,8 +73,10 @@ type version struct {
 	node, migration string
 }
 
-// upgrade are two versions with a migration between them, which end by themselves.
-func upgrade() []version { return []version{{stop: 20}, {stop: 40, migrates: true}} }
+// upgrade are two versions with a migration between them, which end by themselves. They are short because a machine that is
+// busy with other tests holds nodes up: an exit 0 is verified if the last height read was up to ten blocks below the stop
+// height, and ends the run with 75 else.
+func upgrade() []version { return []version{{stop: 8}, {stop: 16, migrates: true}} }
 
 // blockTime is how fast the chains of these tests are.
 const blockTime = 50 * time.Millisecond
@@ -174,7 +186,7 @@ func lives(t *testing.T, c *dockertest.Container) []string {
 
 // upgraded are the lives of upgrade. Its versions end three times, since each proves by a refusal where the state is.
 var upgraded = []string{
-	"v0 node 0 at 20", "v0 node 101 at 20", "v1 migration 0 at 20", "v1 node 0 at 40", "v1 node 101 at 40",
+	"v0 node 0 at 8", "v0 node 101 at 8", "v1 migration 0 at 8", "v1 node 0 at 16", "v1 node 101 at 16",
 }
 
 // processes gives the names of the processes in a container, with " zombie" where one is. The one that looks is left out.
