@@ -43,7 +43,9 @@ func TestNetworkUpgradesTwiceAndAllNodesHaveTheSameRoots(t *testing.T) {
 				require.Len(t, status.Versions, 3, node.Name)
 				assert.Equal(t, "completed", status.Versions[0].State, node.Name)
 				assert.Equal(t, "completed", status.Versions[1].Migration, node.Name)
-				assert.Equal(t, "healthy", n.inspect(node.Name, "{{.State.Health.Status}}"), node.Name)
+				n.until("has a healthy "+node.Name, func(network.Report) bool {
+					return n.inspect(node.Name, "{{.State.Health.Status}}") == "healthy"
+				})
 			}
 
 			n.do("down", "-v")
