@@ -73,7 +73,7 @@ func TestVersionIsAddedToAPublishedImage(t *testing.T) {
 
 	stop := height(t, volume) + 20
 	next := dockertest.Build(t, dockertest.Files{
-		"Dockerfile":      "FROM " + old + "\nCOPY v2/ /opt/rollup/versions/v2/\nCOPY --from=" + nodeImage(t, "v2") + " /app/rollup /opt/rollup/versions/v2/\n" +
+		"Dockerfile": "FROM " + old + "\nCOPY v2/ /opt/rollup/versions/v2/\nCOPY --from=" + nodeImage(t, "v2") + " /app/rollup /opt/rollup/versions/v2/\n" +
 			"USER 0:0\nRUN [\"/entrypoint\", \"manifest\", \"write\"]\nUSER 65532:65532\n",
 		"v2/config.toml":  nodeConfig("v2", 1),
 		"v2/version.json": fmt.Sprintf(`{"start_height": %d}`, stop+1),
