@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// planInContainer is where a node finds the plan that --plan or --node-plan gives it.
+const planInContainer = "/rehearsal/manager.json"
+
+// The ports of a node inside its container.
+type ports struct{ status, api int }
+
+// nodeChange is what the rehearsal makes of a node's service.
+type nodeChange struct {
+	// image replaces the image of the file, unless it is empty.
+	image string
+	// plan is a file of the host, or empty.
+	plan string
+	// published are the ports of the host, on 127.0.0.1.
+	published ports
+}
+
+// composeFile is a resolved Compose file, the output of 'config', as far as it is changed here.
+type composeFile struct {
+	inside   ports
+	document map[string]any
+	services map[string]any
+}
+
+func readComposeFile(resolved string, inside ports) (*composeFile, error) {
+	f := &composeFile{inside: inside}
+	if err := yaml.Unmarshal([]byte(resolved), &f.document); err != nil {
+		return nil, fmt.Errorf("cannot read the resolved Compose file: %w", err)
+	}
+	services, ok := f.document["services"].(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("the Compose file has no services")
+	}
+	f.services = services
+	// Both give the project a name, which -p does.
+	delete(f.document, "name")
+	for name, service := range services {
+		if _, isMap := service.(map[string]any); !isMap {
+			return nil, fmt.Errorf("service %s of the Compose file is no mapping", name)
+		}
+	}
+	return f, nil
+}
+
+func (f *composeFile) service(name string) map[string]any {
+	service, _ := f.services[name].(map[string]any)
+	return service
+}
+
+// isolate takes away all that would touch another project of the same file: published ports and fixed container names.
+// Services of a profile are left out, and none is built.
+func (f *composeFile) isolate() {
+	for name := range f.services {
+		service := f.service(name)
+		if _, optional := service["profiles"]; optional {
+			delete(f.services, name)
+			continue
+		}
+		delete(service, "ports")
+		delete(service, "container_name")
+		delete(service, "build")
+	}
+}
+
+// change makes a node of the rehearsal of a service. Its dependencies go: the rehearsal starts what it needs, in order.
+func (f *composeFile) change(name string, c nodeChange) error {
+	service := f.service(name)
+	if service == nil {
+		return fmt.Errorf("the Compose file has no service %s: it has %s; name the nodes with --nodes",
+			name, strings.Join(slices.Sorted(maps.Keys(f.services)), ", "))
+	}
+	delete(service, "depends_on")
+	if c.image != "" {
+		service["image"] = c.image
+	}
+	if service["image"] == nil {
+		return fmt.Errorf("service %s of the Compose file names no image: name one there, or with --image", name)
+	}
+	service["ports"] = []any{
+		fmt.Sprintf("127.0.0.1:%d:%d", c.published.status, f.inside.status),
+		fmt.Sprintf("127.0.0.1:%d:%d", c.published.api, f.inside.api),
+	}
+	// The log is read through 'docker logs'.
+	service["logging"] = map[string]any{"driver": "json-file"}
+	environment := environmentOf(service["environment"])
+	environment["ENTRYPOINT_LISTEN"] = fmt.Sprintf("0.0.0.0:%d", f.inside.status)
+	environment["ENTRYPOINT_LOG_FORMAT"] = "json"
+	environment["ENTRYPOINT_LOG_LEVEL"] = "info"
+	if c.plan != "" {
+		environment["ENTRYPOINT_CONFIG"] = planInContainer
+		volumes, _ := service["volumes"].([]any)
+		service["volumes"] = append(volumes, c.plan+":"+planInContainer+":ro")
+	}
+	service["environment"] = environment
+	return nil
+}
+
+// environmentOf returns the variables of both forms that there are.
+func environmentOf(value any) map[string]any {
+	variables := map[string]any{}
+	switch value := value.(type) {
+	case map[string]any:
+		maps.Copy(variables, value)
+	case []any:
+		for _, item := range value {
+			name, text, _ := strings.Cut(fmt.Sprint(item), "=")
+			variables[name] = text
+		}
+	}
+	return variables
+}
+
+// others are the services that are no nodes.
+func (f *composeFile) others(nodes []string) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(f.services)) {
+		if !slices.Contains(nodes, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// text is JSON, which is YAML, too.
+func (f *composeFile) text() ([]byte, error) {
+	text, err := json.MarshalIndent(f.document, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the Compose file: %w", err)
+	}
+	return text, nil
+}

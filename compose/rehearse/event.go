@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+// What the rehearsal itself does to a container, and what only the node's own log tells. They stand among the events of
+// the entrypoint, whose names are those of docs/log-events.md.
+const (
+	didKill      = "rehearsal: killed"
+	didStop      = "rehearsal: stopped"
+	didStart     = "rehearsal: started"
+	becameLeader = "rehearsal: node became leader"
+	endedMutely  = "rehearsal: container ended"
+)
+
+// leaderText is what a replica logs that exits 0 because it has won leadership.
+const leaderText = "Exiting to restart as leader"
+
+// event is one line of the entrypoint's log, or one of the names above.
+type event struct {
+	Time        time.Time `json:"time"`
+	Name        string    `json:"msg"`
+	Version     *int      `json:"version"`
+	VersionName string    `json:"name"`
+	Binary      string    `json:"binary"`
+	Height      *uint64   `json:"height"`
+	StartHeight *uint64   `json:"start_height"`
+	StopHeight  *uint64   `json:"stop_height"`
+	Decision    string    `json:"decision"`
+	ExitCode    *int      `json:"exit_code"`
+	Seconds     *float64  `json:"seconds"`
+	Error       string    `json:"error"`
+	Stderr      string    `json:"stderr"`
+}
+
+// is reports whether e has that name and, unless it is below 0, that version.
+func (e *event) is(name string, version int) bool {
+	return e.Name == name && (version < 0 || e.Version != nil && *e.Version == version)
+}
+
+// parseLine returns the event of a log line, if it is one. at is when Docker has read it.
+func parseLine(at time.Time, text string) (event, bool) {
+	if strings.Contains(text, leaderText) {
+		return event{Time: at, Name: becameLeader}, true
+	}
+	var e event
+	if !strings.HasPrefix(text, "{") || json.Unmarshal([]byte(text), &e) != nil || e.Name == "" || e.Time.IsZero() {
+		return event{}, false
+	}
+	return e, true
+}
+
+// splitTimestamp takes apart a line of 'docker logs --timestamps'.
+func splitTimestamp(line string) (at time.Time, text string, ok bool) {
+	stamp, text, _ := strings.Cut(line, " ")
+	at, err := time.Parse(time.RFC3339Nano, stamp)
+	return at, text, err == nil
+}
+
+// cause picks the line of a program's standard error that says why it ended.
+func cause(stderr string) string {
+	var last string
+	for line := range strings.Lines(stderr) {
+		line = strings.TrimSpace(line)
+		if _, text, found := strings.Cut(line, " failed: "); found {
+			return text
+		}
+		if text, found := strings.CutPrefix(line, "Error: "); found {
+			return text
+		}
+		if line != "" && !strings.HasPrefix(line, "note:") {
+			last = line
+		}
+	}
+	return last
+}

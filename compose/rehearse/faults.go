@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// snapshotFrom is the lowest height at which a snapshot is taken, in blocks, so that there is something in it.
+const snapshotFrom = 3
+
+// faultGroup is what happens on one chain: each fault to another node, so that one that breaks its node hides no other. A
+// node of nil leaves the fault out.
+type faultGroup struct{ stop, kill, late *node }
+
+// groupFaults spreads the faults over as many chains as the number of nodes asks for.
+func groupFaults(nodes []*node) []faultGroup {
+	switch last := len(nodes) - 1; last {
+	case 0:
+		return []faultGroup{{stop: nodes[0]}, {kill: nodes[0]}}
+	case 1:
+		return []faultGroup{{stop: nodes[0], kill: nodes[1]}, {late: nodes[1]}}
+	default:
+		return []faultGroup{{stop: nodes[0], kill: nodes[1], late: nodes[last]}}
+	}
+}
+
+// fault is one scenario while it runs.
+type fault struct {
+	step *stepReport
+	node *node
+	do   func(ctx context.Context, f *fault) error
+	err  error
+}
+
+// note is for the goroutine of the fault alone.
+func (f *fault) note(format string, values ...any) {
+	f.step.Notes = append(f.step.Notes, fmt.Sprintf(format, values...))
+}
+
+func (r *rehearsal) faults(ctx context.Context) error {
+	for _, group := range groupFaults(r.nodes) {
+		if err := r.faultsOf(ctx, group); err != nil {
+			return err
+		}
+	}
+	if late := r.step(stepLate); late.Result == notReached && len(r.nodes) < 2 {
+		late.Notes = append(late.Notes, "it needs a second node")
+	}
+	return nil
+}
+
+// faultsOf runs the faults of a group at the same time, on a chain that begins anew.
+func (r *rehearsal) faultsOf(ctx context.Context, group faultGroup) error {
+	begun := time.Now()
+	var saved string
+	var faults []*fault
+	for _, row := range []struct {
+		name string
+		node *node
+		do   func(context.Context, *fault) error
+	}{
+		{stepStop, group.stop, r.stopAtStopHeights},
+		{stepKill, group.kill, func(ctx context.Context, f *fault) (err error) {
+			saved, err = r.saveSnapshot(ctx, f.node, r.step(stepSnapshot))
+			if err != nil {
+				return err
+			}
+			return r.killAtUpgrades(ctx, f)
+		}},
+		{stepLate, group.late, r.joinLate},
+	} {
+		if row.node != nil {
+			r.say("%s, of %s …", row.name, row.node.service)
+			faults = append(faults, &fault{step: r.step(row.name), node: row.node, do: row.do})
+		}
+	}
+	if err := r.newChain(ctx, group.late); err != nil {
+		for _, f := range faults {
+			f.err = err
+		}
+	} else {
+		r.inflict(ctx, faults)
+	}
+	return r.concludeFaults(ctx, group, faults, saved, begun)
+}
+
+// newChain wipes everything, the chain too where it is a service of the Compose file, and starts all nodes but late.
+func (r *rehearsal) newChain(ctx context.Context, late *node) error {
+	wiped := append(slices.Clone(r.settings.newChain), r.settings.wipeToo...)
+	if len(r.settings.newChain) > 0 {
+		r.chain++
+	}
+	if err := r.wipe(ctx, append(r.services(r.nodes), wiped...)); err != nil {
+		return err
+	}
+	for _, n := range r.nodes {
+		n.with(func() { n.heights = newHeightMap() })
+	}
+	if err := r.startOthers(ctx, wiped); err != nil {
+		return err
+	}
+	first := slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool { return n == late })
+	if err := r.create(ctx, first, r.fillNew(ctx)); err != nil {
+		return err
+	}
+	return r.start(ctx, first...)
+}
+
+// inflict runs the faults and then waits until each node is where a node without faults would be.
+func (r *rehearsal) inflict(ctx context.Context, faults []*fault) {
+	stopLoad := r.startLoad(ctx, faults[0].step)
+	var running sync.WaitGroup
+	for _, f := range faults {
+		running.Go(func() {
+			if f.err = f.do(ctx, f); f.err == nil {
+				f.err = r.catchUp(ctx, []*node{f.node}, r.target())
+			}
+		})
+	}
+	running.Wait()
+	stopLoad()
+}
+
+func (r *rehearsal) concludeFaults(ctx context.Context, group faultGroup, faults []*fault, saved string, begun time.Time) error {
+	healthy := slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool {
+		return r.trouble(n) != nil || slices.ContainsFunc(faults, func(f *fault) bool { return f.node == n && f.err != nil })
+	})
+	var table rootTable
+	var heights *heightMap
+	var err error
+	if len(healthy) > 0 && ctx.Err() == nil {
+		table, heights, err = r.gather(ctx, healthy)
+	}
+	for _, f := range faults {
+		f.step.Seconds, f.step.Chain = time.Since(begun).Seconds(), r.chain
+		r.recordNode(f.step, f.node)
+		if f.err == nil && err == nil {
+			r.judge(ctx, f.step, healthy, table, heights, f.node)
+			noteCompany(f.step, healthy)
+		}
+		if err := r.settle(ctx, f.step, errors.Join(f.err, err)); err != nil {
+			return err
+		}
+	}
+	if group.kill == nil || saved == "" || ctx.Err() != nil {
+		return nil
+	}
+	return r.carryOut(ctx, r.step(stepSnapshot), func(ctx context.Context, s *stepReport) error {
+		return r.restore(ctx, s, group.kill, healthy, saved)
+	})
+}
+
+func noteCompany(s *stepReport, nodes []*node) {
+	if len(nodes) < 2 {
+		s.Notes = append(s.Notes, "there was no other node to compare the state roots with")
+	}
+}
+
+// stopAtStopHeights stops a node as an orchestrator does, when it has told its stop height and has perhaps not committed it.
+func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
+	for _, v := range r.versions {
+		if v.StopHeight == nil {
+			continue
+		}
+		var at string
+		if err := r.await(ctx, fmt.Sprintf("stop height %d", *v.StopHeight), []*node{f.node}, func(n *node) bool {
+			n.with(func() {
+				switch {
+				case n.seen.saw("version completed", v.Version):
+					at = "just after it was proven"
+				case n.seen.saw("verifying the stop height", v.Version):
+					at = "while it was being proven"
+				case n.status.VersionIndex == v.Version && n.status.Height != nil && n.status.Height.Blocks >= *v.StopHeight:
+					at = "as soon as it was told"
+				}
+			})
+			return at != ""
+		}); err != nil {
+			return err
+		}
+		code, err := r.stop(ctx, f.node)
+		if err != nil {
+			return err
+		}
+		f.note("%s got SIGTERM at stop height %d, %s: exit code %d", f.node.service, *v.StopHeight, at, code)
+		// 143: the node was starting and had no handler for the signal yet.
+		if code != 0 && code != 143 {
+			return failf(f.node.service, "%s, version %d: after SIGTERM at stop height %d its container ended with exit code %d, not 0",
+				f.node.service, v.Version, *v.StopHeight, code)
+		}
+		if err := r.start(ctx, f.node); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killAtUpgrades kills a node as soon as a migration has begun; where there is none, when the version before is complete.
+func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
+	for version := 1; version < len(r.versions); version++ {
+		trigger, of := "version completed", version-1
+		f.node.with(func() {
+			if f.node.status.migrates(version) {
+				trigger, of = "migration started", version
+			}
+		})
+		var already bool
+		f.node.with(func() { already = f.node.seen.saw("version started", version) })
+		if already {
+			f.note("%s was at version %d already", f.node.service, version)
+			continue
+		}
+		if err := r.await(ctx, fmt.Sprintf("%q of version %d", trigger, of), []*node{f.node}, func(n *node) bool {
+			return n.saw(trigger, of)
+		}); err != nil {
+			return err
+		}
+		if err := r.kill(ctx, f.node); err != nil {
+			return err
+		}
+		if err := r.await(ctx, fmt.Sprintf("version %d runs", version), []*node{f.node}, func(n *node) bool {
+			return n.saw("height known", version)
+		}); err != nil {
+			return err
+		}
+		f.note("%s was killed at %q of version %d%s", f.node.service, trigger, of, r.afterKill(f.node, version))
+	}
+	return nil
+}
+
+func (r *rehearsal) afterKill(n *node, version int) (text string) {
+	n.with(func() {
+		switch {
+		case n.seen.saw("interrupted migration is run again", version):
+			text = ", and the migration was run again"
+		case n.seen.saw("migration finished", version):
+			text = ", and the migration had completed before"
+		}
+	})
+	return text
+}
+
+// joinLate starts a node on an empty volume when all others are past the first upgrade.
+func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
+	f.node.begin()
+	if err := r.await(ctx, "the others are past the first upgrade", []*node{f.node}, func(late *node) bool {
+		past := true
+		var newest time.Time
+		for _, n := range r.nodes {
+			if n == late || r.trouble(n) != nil {
+				continue
+			}
+			n.with(func() {
+				past = past && n.seen.saw("height known", 1)
+				if n.progress.After(newest) {
+					newest = n.progress
+				}
+			})
+		}
+		// It waits for what the others do, so it stands only when they do.
+		late.with(func() { late.progress = newest })
+		return past
+	}); err != nil {
+		return err
+	}
+	if err := r.create(ctx, []*node{f.node}, r.fillNew(ctx)); err != nil {
+		return err
+	}
+	if err := r.start(ctx, f.node); err != nil {
+		return err
+	}
+	f.note("%s joined when the others were past the first upgrade", f.node.service)
+	return nil
+}
+
+// saveSnapshot stops a node before its first upgrade, copies its volume and starts it again. Without a snapshot the name
+// is empty, and the step says why.
+func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (string, error) {
+	if err := r.await(ctx, "a height for a snapshot is told", []*node{n}, func(n *node) bool { return n.height() >= snapshotFrom }); err != nil {
+		return "", err
+	}
+	if _, err := r.stop(ctx, n); err != nil {
+		return "", err
+	}
+	height, first := n.height(), 0
+	n.with(func() { first = n.version })
+	file := filepath.Join(r.dir, "snapshot.tar")
+	if n.saw("version completed", -1) {
+		s.Notes = append(s.Notes, fmt.Sprintf("no snapshot was taken: %s was past its first upgrade at height %d", n.service, height))
+		file = ""
+	} else if err := r.save(ctx, n.id(), r.data, file); err != nil {
+		return "", err
+	} else {
+		s.Notes = append(s.Notes, fmt.Sprintf("a snapshot of %s was taken at height %d of version %d", n.service, height, first))
+	}
+	return file, r.start(ctx, n)
+}
+
+// restore replaces the volume of a node by its snapshot, and compares it with the nodes that were never restored.
+func (r *rehearsal) restore(ctx context.Context, s *stepReport, n *node, healthy []*node, file string) error {
+	if err := r.wipe(ctx, []string{n.service}); err != nil {
+		return err
+	}
+	if err := r.create(ctx, []*node{n}, func(n *node) error { return r.load(ctx, n.id(), r.data, file) }); err != nil {
+		return err
+	}
+	if err := r.start(ctx, n); err != nil {
+		return err
+	}
+	defer r.recordNode(s, n)
+	if err := r.catchUp(ctx, []*node{n}, r.target()); err != nil {
+		return err
+	}
+	nodes := []*node{n}
+	for _, other := range healthy {
+		if other != n {
+			nodes = append(nodes, other)
+		}
+	}
+	table, heights, err := r.gather(ctx, nodes)
+	if err != nil {
+		return err
+	}
+	r.judge(ctx, s, nodes, table, heights, n)
+	noteCompany(s, nodes)
+	return nil
+}

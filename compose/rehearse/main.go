@@ -1,0 +1,290 @@
+// Rehearse plays an upgrade through before it is made: it runs a network of a Compose file under the entrypoint, with
+// the image and the plan that are to be deployed, through every upgrade, and says whether all nodes end on the same
+// state, also after faults.
+//
+//	go run ./compose/rehearse [FLAGS]
+//
+// Phase 1 lets all nodes upgrade live, under a small load that pauses before each stop height. Phase 2 wipes the nodes'
+// volumes and has them sync again through all versions. Phase 3 begins the chain anew and inflicts faults, each on a
+// node of its own. It runs in a Compose project of its own, which it removes in the end, also after Ctrl-C. It needs
+// docker, and docker-compose 1.29 or Compose v2. docs/rehearsal.md describes it, the flags and the report.
+//
+// Exit codes: 0 every step passed, 1 a step failed, 64 the command line is wrong, 69 the rehearsal cannot be carried out
+// (no Docker, an image that is not there, a Compose file that does not fit), 130 interrupted.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+const (
+	exitPassed      = 0
+	exitFailed      = 1
+	exitUsage       = 64
+	exitUnavailable = 69
+	exitInterrupted = 130
+
+	// removeTimeout bounds the tidying up, which comes after a Ctrl-C, too.
+	removeTimeout = 2 * time.Minute
+)
+
+// errTimeout ends a rehearsal that takes longer than --timeout: that is a verdict.
+var errTimeout = errors.New("the time of --timeout is over")
+
+// settings are the flags.
+type settings struct {
+	image, file, plan, state, load, reportFile, data string
+	nodePlans                                        map[string]string
+	nodes, newChain, wipeToo, keepVolumes            []string
+	moreBlocks                                       uint64
+	timeout, stall                                   time.Duration
+	statusPort, apiPort                              int
+	keep                                             bool
+}
+
+func main() {
+	os.Exit(rehearse(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// rehearse is the program: the report goes to stdout, and what happens meanwhile to stderr.
+func rehearse(args []string, stdout, stderr io.Writer) int {
+	s, err := parse(args, stdout)
+	if errors.Is(err, pflag.ErrHelp) {
+		return exitPassed
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "rehearse: %s\nTry: go run ./compose/rehearse --help\n", err)
+		return exitUsage
+	}
+	interrupted, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	r, err := carryOut(interrupted, s, stderr)
+	switch {
+	case interrupted.Err() != nil:
+		fmt.Fprintln(stderr, "rehearse: interrupted")
+		return exitInterrupted
+	case err != nil:
+		fmt.Fprintf(stderr, "rehearse: %s\n", err)
+		return exitUnavailable
+	}
+	fmt.Fprint(stdout, r.text())
+	if s.reportFile != "" {
+		if err := r.write(s.reportFile); err != nil {
+			fmt.Fprintf(stderr, "rehearse: %s\n", err)
+			return exitUnavailable
+		}
+	}
+	if !r.Passed {
+		return exitFailed
+	}
+	return exitPassed
+}
+
+func parse(args []string, stdout io.Writer) (settings, error) {
+	var s settings
+	flags := pflag.NewFlagSet("rehearse", pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&s.image, "image", "", "`IMAGE` of the nodes, instead of the one in the Compose file")
+	flags.StringVar(&s.file, "file", "compose/compose.yaml", "the Compose `FILE`")
+	flags.StringVar(&s.plan, "plan", "", "the plan, a manager.json, that all nodes get; default: the image's own")
+	flags.StringToStringVar(&s.nodePlans, "node-plan", nil, "`SERVICE=FILE`: another plan for one node; may be repeated")
+	flags.StringVar(&s.state, "state", "", "a `DIR` with a snapshot that each empty volume is filled with")
+	flags.StringVar(&s.load, "load", "", "a shell `COMMAND` that sends transactions until it gets SIGTERM, in place of the built-in one of the stand-in")
+	flags.Uint64Var(&s.moreBlocks, "more-blocks", 10, "`BLOCKS` to run on after the last upgrade")
+	flags.DurationVar(&s.timeout, "timeout", time.Hour, "`TIME` after which the rehearsal has failed")
+	flags.DurationVar(&s.stall, "stall", 2*time.Minute, "`TIME` without a new height after which a node has failed")
+	flags.StringVar(&s.reportFile, "report", "", "write the report as JSON to `FILE`, too")
+	flags.BoolVar(&s.keep, "keep", false, "leave containers and volumes as they are in the end")
+	flags.StringSliceVar(&s.nodes, "nodes", []string{"sequencer", "replica-0", "replica-1"}, "`SERVICES` of the Compose file that run an entrypoint")
+	flags.StringSliceVar(&s.newChain, "new-chain", []string{"da"}, "`SERVICES` that are wiped to begin a chain anew; empty: the chain cannot be begun anew")
+	flags.StringSliceVar(&s.wipeToo, "wipe-too", nil, "`SERVICES` that are wiped together with the nodes, as a sequencer's database")
+	flags.StringSliceVar(&s.keepVolumes, "keep-volume", nil, "`VOLUMES` of the nodes that are never wiped")
+	flags.StringVar(&s.data, "data", "/data", "the `DIR` in a node's container that has state and checkpoint, and is a volume")
+	flags.IntVar(&s.statusPort, "status-port", 9848, "`PORT` of the entrypoint's status page in the container")
+	flags.IntVar(&s.apiPort, "api-port", 12346, "`PORT` of the node's API in the container")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			fmt.Fprintf(stdout, "Usage: rehearse [FLAGS]\n\nFlags:\n%s\nExit codes: 0 passed, 1 failed, 64 usage, 69 cannot be carried out, 130 interrupted.\n", flags.FlagUsages())
+		}
+		return s, fmt.Errorf("%w", err)
+	}
+	if flags.NArg() > 0 {
+		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return s, s.check()
+}
+
+func (s *settings) check() error {
+	if len(s.nodes) == 0 {
+		return errors.New("--nodes is empty: name the services that run an entrypoint")
+	}
+	if s.timeout <= 0 || s.stall <= 0 {
+		return errors.New("--timeout and --stall must be above 0")
+	}
+	for service := range s.nodePlans {
+		if !slices.Contains(s.nodes, service) {
+			return fmt.Errorf("--node-plan names %q, which is none of --nodes: %s", service, strings.Join(s.nodes, ", "))
+		}
+	}
+	for _, name := range append(slices.Clone(s.newChain), s.wipeToo...) {
+		if slices.Contains(s.nodes, name) {
+			return fmt.Errorf("%q is a node, which is wiped anyway: leave it out of --new-chain and --wipe-too", name)
+		}
+	}
+	for _, file := range append([]string{s.file, s.plan}, values(s.nodePlans)...) {
+		if info, err := os.Stat(file); file != "" && err != nil {
+			return fmt.Errorf("cannot read a file of the command line: %w", err)
+		} else if file != "" && !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is no regular file", file)
+		}
+	}
+	if s.state == "" {
+		return nil
+	}
+	if info, err := os.Stat(s.state); err != nil || !info.IsDir() {
+		return fmt.Errorf("--state %s is no folder", s.state)
+	}
+	return nil
+}
+
+func values(m map[string]string) (all []string) {
+	for _, value := range m {
+		all = append(all, value)
+	}
+	return all
+}
+
+// carryOut prepares the project, runs the rehearsal and removes the project.
+func carryOut(interrupted context.Context, s settings, progress io.Writer) (*report, error) {
+	ctx, cancel := context.WithTimeoutCause(interrupted, s.timeout, errTimeout)
+	defer cancel()
+	begun := time.Now()
+	e, err := findEngine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "rehearsal-")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // only clutter is left
+	project, random := projectName()
+	w := &network{
+		engine: e, project: project, dir: dir, data: s.data, kept: s.keepVolumes, snapshot: s.state, stall: s.stall,
+	}
+	r := &report{
+		Schema: schema, StartedAt: begun.UTC(), Project: project, File: s.file, Plan: s.plan, Nodes: s.nodes,
+		Docker: e.dockerVersion, Compose: e.composeVersion, Versions: []versionReport{}, Steps: []*stepReport{},
+	}
+	if r.Image, err = w.prepare(ctx, s, random); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
+	}
+	rehearsal := newRehearsal(w, s, r, progress)
+	rehearsal.say("project %s; if this program is killed, remove it with: %s -p %s down --volumes", project, strings.Join(e.compose, " "), project)
+	watching, stopWatching := context.WithCancel(ctx)
+	w.watch(watching)
+	err = rehearsal.run(watching)
+	stopWatching()
+	w.watchers.Wait()
+	if !s.keep {
+		if err := w.tidy(); err != nil {
+			rehearsal.say("%s", err)
+		}
+	}
+	r.Seconds = time.Since(begun).Seconds()
+	r.conclude()
+	return r, err
+}
+
+// tidy removes the project whatever has happened before.
+func (w *network) tidy() error {
+	ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
+	defer cancel()
+	if err := w.remove(ctx); err != nil {
+		return fmt.Errorf("cannot remove the project %s: %w", w.project, err)
+	}
+	return nil
+}
+
+// projectName is one that no other project has.
+func projectName() (name string, random int) {
+	var b [4]byte
+	_, _ = rand.Read(b[:])
+	return "rehearsal-" + hex.EncodeToString(b[:]), int(b[0])<<8 | int(b[1])
+}
+
+// prepare writes the project's Compose file, and returns the image of the nodes.
+func (w *network) prepare(ctx context.Context, s settings, random int) (image string, err error) {
+	resolved, err := run(ctx, nil, append(slices.Clone(w.engine.compose), "-p", w.project, "-f", s.file, "config")...)
+	if err != nil {
+		return "", err
+	}
+	f, err := readComposeFile(resolved, ports{s.statusPort, s.apiPort})
+	if err != nil {
+		return "", err
+	}
+	f.isolate()
+	free, err := freePorts(2*len(s.nodes), random)
+	if err != nil {
+		return "", err
+	}
+	for i, service := range s.nodes {
+		change := nodeChange{image: s.image, published: ports{free[2*i], free[2*i+1]}}
+		plan := s.plan
+		if own := s.nodePlans[service]; own != "" {
+			plan = own
+		}
+		if change.plan, err = w.copyPlan(plan, service); err != nil {
+			return "", err
+		}
+		if err := f.change(service, change); err != nil {
+			return "", err
+		}
+		w.nodes = append(w.nodes, newNode(service, change.published))
+	}
+	w.others = f.others(s.nodes)
+	for _, name := range append(slices.Clone(s.newChain), s.wipeToo...) {
+		if !slices.Contains(w.others, name) {
+			return "", fmt.Errorf("the Compose file has no service %s: see --new-chain and --wipe-too", name)
+		}
+	}
+	for service := range f.services {
+		name, _ := f.service(service)["image"].(string)
+		if _, err := w.docker(ctx, "image", "inspect", "--format", "{{.Id}}", name); err != nil {
+			return "", fmt.Errorf("image %q of service %s is not there: build it ('make image' builds the stand-in) or pull it", name, service)
+		}
+	}
+	image, _ = f.service(s.nodes[0])["image"].(string)
+	return image, w.writeFile(f)
+}
+
+// copyPlan makes a copy that every user can read, since the container's is another one.
+func (w *network) copyPlan(plan, service string) (string, error) {
+	if plan == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(plan)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the plan: %w", err)
+	}
+	path := filepath.Join(w.dir, "plan-"+service+".json")
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		return "", fmt.Errorf("cannot copy the plan: %w", err)
+	}
+	return path, nil
+}

@@ -1,0 +1,448 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	watchEvery = 20 * time.Millisecond
+	stateEvery = time.Second
+	// company is how long a first failure is held back: what breaks one node often breaks the others too, and then the
+	// report is to say so.
+	company = 3 * time.Second
+	// mute is how long a container may be down without its log saying why.
+	mute = 5 * time.Second
+)
+
+// failures is an error made of what went wrong in a step.
+type failures []failureReport
+
+func (f failures) Error() string {
+	var all []string
+	for i := range f {
+		all = append(all, f[i].Sentence)
+	}
+	return strings.Join(all, "; ")
+}
+
+func failf(node string, format string, values ...any) failures {
+	return failures{{Node: node, Sentence: fmt.Sprintf(format, values...)}}
+}
+
+// network is the Compose project of a rehearsal.
+type network struct {
+	*engine
+	project string
+	file    string
+	dir     string
+	data    string
+	// kept are the volumes of nodes that a wipe leaves alone, as the Compose file names them.
+	kept []string
+	// snapshot is a folder that each empty volume is filled with, or empty.
+	snapshot string
+	stall    time.Duration
+	nodes    []*node
+	others   []string
+	watchers sync.WaitGroup
+}
+
+func (w *network) compose(ctx context.Context, args ...string) error {
+	all := append(slices.Clone(w.engine.compose), "-p", w.project, "-f", w.file)
+	_, err := run(ctx, nil, append(all, args...)...)
+	return err
+}
+
+func (w *network) services(nodes []*node) (names []string) {
+	for _, n := range nodes {
+		names = append(names, n.service)
+	}
+	return names
+}
+
+// watch begins to look at the nodes; everything ends with ctx.
+func (w *network) watch(ctx context.Context) {
+	for _, n := range w.nodes {
+		w.watchers.Go(func() { n.poll(ctx) })
+	}
+	w.watchers.Go(func() { w.watchStates(ctx) })
+}
+
+// startOthers starts the services that are no nodes, and waits until those with a healthcheck are healthy.
+func (w *network) startOthers(ctx context.Context, services []string) error {
+	if len(services) == 0 {
+		return nil
+	}
+	if err := w.compose(ctx, append([]string{"up", "-d"}, services...)...); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(w.stall); ; {
+		sick, err := w.sick(ctx, services)
+		if err != nil || sick == "" {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return failf("", "%s after %s", sick, w.stall)
+		}
+		if err := pause(ctx, pollEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// sick says which of the services does not run or is not healthy.
+func (w *network) sick(ctx context.Context, services []string) (string, error) {
+	all, err := w.containers(ctx, w.project)
+	if err != nil {
+		return "", err
+	}
+	for _, service := range services {
+		c, found := all[service]
+		switch {
+		case !found:
+			return fmt.Sprintf("service %s has no container", service), nil
+		case !c.State.Running && c.State.ExitCode == 0:
+			// It had something to do once, as a container that makes a database.
+		case !c.State.Running:
+			return fmt.Sprintf("service %s does not run (%s, exit code %d)", service, c.State.Status, c.State.ExitCode), nil
+		case c.State.Health != nil && c.State.Health.Status != "healthy":
+			return fmt.Sprintf("service %s is %s", service, c.State.Health.Status), nil
+		}
+	}
+	return "", nil
+}
+
+// create makes the containers and volumes of nodes, and fills the volumes with the snapshot, or with what fill says.
+func (w *network) create(ctx context.Context, nodes []*node, fill func(n *node) error) error {
+	args := append([]string{"up", "--no-start", "--no-deps"}, w.services(nodes)...)
+	if err := w.compose(ctx, args...); err != nil {
+		return err
+	}
+	all, err := w.containers(ctx, w.project)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		c, found := all[n.service]
+		if !found {
+			return fmt.Errorf("service %s has no container", n.service)
+		}
+		n.begin()
+		n.with(func() { n.container, n.down = c.ID, true })
+		if err := fill(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillNew is what a new volume is filled with.
+func (w *network) fillNew(ctx context.Context) func(*node) error {
+	return func(n *node) error {
+		if w.snapshot == "" {
+			return nil
+		}
+		return w.fill(ctx, n.id(), w.snapshot, w.data)
+	}
+}
+
+// start starts the containers of nodes and follows their logs.
+func (w *network) start(ctx context.Context, nodes ...*node) error {
+	for _, n := range nodes {
+		n.did(didStart)
+	}
+	var ids []string
+	for _, n := range nodes {
+		ids = append(ids, n.id())
+	}
+	if _, err := w.docker(ctx, append([]string{"start"}, ids...)...); err != nil {
+		return fmt.Errorf("cannot start %s: %w", strings.Join(w.services(nodes), ", "), err)
+	}
+	return nil
+}
+
+// followLogs reads the log of each node's container, and of each that replaces it, until ctx ends.
+func (w *network) followLogs(ctx context.Context) {
+	for _, n := range w.nodes {
+		w.watchers.Go(func() { w.followLog(ctx, n) })
+	}
+}
+
+func (w *network) followLog(ctx context.Context, n *node) {
+	var id string
+	var since time.Time
+	for ctx.Err() == nil {
+		if now := n.id(); now != id {
+			id, since = now, time.Time{}
+		}
+		if id != "" {
+			since = w.follow(ctx, id, since, func(at time.Time, text string) {
+				if n.id() == id {
+					n.line(at, text)
+				}
+			})
+		}
+		if pause(ctx, pollEvery) != nil {
+			return
+		}
+	}
+}
+
+// watchStates notices containers that are down although nobody has stopped them and their log does not say why.
+func (w *network) watchStates(ctx context.Context) {
+	since := map[string]time.Time{}
+	for pause(ctx, stateEvery) == nil {
+		all, err := w.containers(ctx, w.project)
+		if err != nil {
+			continue
+		}
+		for _, n := range w.nodes {
+			c, found := all[n.service]
+			n.with(func() {
+				if n.down || !found || c.ID != n.container || c.State.Running {
+					delete(since, n.service)
+					return
+				}
+				if since[n.service].IsZero() {
+					since[n.service] = time.Now()
+				}
+				if time.Since(since[n.service]) > mute && !n.seen.saw(endedMutely, -1) && !n.seen.saw("run failed", -1) {
+					code := c.State.ExitCode
+					n.seen.add(event{Time: time.Now(), Name: endedMutely, ExitCode: &code, Error: endOf(c)})
+				}
+			})
+		}
+	}
+}
+
+func endOf(c container) string {
+	text := fmt.Sprintf("its container is %s, with exit code %d", c.State.Status, c.State.ExitCode)
+	if c.State.OOMKilled {
+		text += ", killed for want of memory"
+	}
+	if c.State.Error != "" {
+		text += ": " + c.State.Error
+	}
+	return text
+}
+
+// await waits until cond holds for each of nodes. It fails with what happened to a node that ended although nobody had
+// asked for it, or that made no progress for the stall time; so it ends whatever happens.
+func (w *network) await(ctx context.Context, what string, nodes []*node, cond func(n *node) bool) error {
+	begun := time.Now()
+	var first time.Time
+	for {
+		var waiting []*node
+		var found failures
+		for _, n := range nodes {
+			if f := w.trouble(n); f != nil {
+				found = append(found, *f)
+			} else if !cond(n) {
+				waiting = append(waiting, n)
+				if f := w.stalled(ctx, n, begun, what); f != nil {
+					found = append(found, *f)
+				}
+			}
+		}
+		if len(found) == 0 && len(waiting) == 0 {
+			return nil
+		}
+		if len(found) > 0 {
+			if first.IsZero() {
+				first = time.Now()
+			}
+			if len(found) == len(nodes) || time.Since(first) > company {
+				return merge(found)
+			}
+		}
+		if err := pause(ctx, watchEvery); err != nil {
+			return failf("", "%s, while waiting until %s: %s", reasonOf(err), what, w.overview(waiting))
+		}
+	}
+}
+
+func (w *network) trouble(n *node) (f *failureReport) {
+	n.with(func() { f = n.seen.trouble(time.Now()) })
+	return f
+}
+
+// stalled is a failure where n has made no progress for too long.
+func (w *network) stalled(ctx context.Context, n *node, begun time.Time, what string) *failureReport {
+	var last time.Time
+	var log []string
+	n.with(func() { last, log = n.progress, n.seen.tail(time.Time{}) })
+	if begun.After(last) {
+		last = begun
+	}
+	if time.Since(last) < w.stall {
+		return nil
+	}
+	sentence := fmt.Sprintf("%s made no progress for %s, while waiting until %s: it is %s", n.service, w.stall, what, n.where())
+	if sick, err := w.sick(ctx, w.others); err == nil && sick != "" {
+		sentence += "; " + sick
+	}
+	return &failureReport{Node: n.service, Sentence: sentence, Log: log}
+}
+
+func (w *network) overview(nodes []*node) string {
+	var all []string
+	for _, n := range nodes {
+		all = append(all, n.service+" is "+n.where())
+	}
+	return strings.Join(all, "; ")
+}
+
+// merge makes one failure of those that say the same of several nodes.
+func merge(found failures) failures {
+	var merged failures
+	for _, f := range found {
+		about := strings.TrimPrefix(f.Sentence, f.Node)
+		same := slices.IndexFunc(merged, func(m failureReport) bool {
+			return strings.HasPrefix(m.Sentence, m.Node+about)
+		})
+		if same < 0 {
+			merged = append(merged, f)
+			continue
+		}
+		if !strings.Contains(merged[same].Sentence, " (the same on ") {
+			merged[same].Sentence += " (the same on " + f.Node + ")"
+		} else {
+			merged[same].Sentence = strings.TrimSuffix(merged[same].Sentence, ")") + ", " + f.Node + ")"
+		}
+	}
+	return merged
+}
+
+// kill kills the container as a lost machine does, and starts it again.
+func (w *network) kill(ctx context.Context, n *node) error {
+	n.did(didKill)
+	if _, err := w.docker(ctx, "kill", "--signal", "KILL", n.id()); err != nil {
+		return fmt.Errorf("cannot kill %s: %w", n.service, err)
+	}
+	return w.start(ctx, n)
+}
+
+// stop stops the container with SIGTERM, and gives its exit code.
+func (w *network) stop(ctx context.Context, n *node) (int, error) {
+	n.did(didStop)
+	if _, err := w.docker(ctx, "stop", n.id()); err != nil {
+		return 0, fmt.Errorf("cannot stop %s: %w", n.service, err)
+	}
+	found, err := w.inspect(ctx, n.id())
+	if err != nil {
+		return 0, err
+	}
+	return found[0].State.ExitCode, nil
+}
+
+// wipe removes the containers of nodes with their state and checkpoint.
+func (w *network) wipe(ctx context.Context, services []string) error {
+	all, err := w.containers(ctx, w.project)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	volumes := map[string]bool{}
+	for _, service := range services {
+		c, found := all[service]
+		if !found {
+			continue
+		}
+		ids = append(ids, c.ID)
+		for _, mount := range c.Mounts {
+			if mount.Type == "volume" && mount.RW && !slices.Contains(w.kept, strings.TrimPrefix(mount.Name, w.project+"_")) {
+				volumes[mount.Name] = true
+			}
+			if mount.Type == "bind" && mount.RW && mount.Destination == w.data {
+				return fmt.Errorf("%w: %s of service %s is a folder of the host, which is not wiped: give it a volume of its own in a copy of the Compose file",
+					errUnavailable, w.data, service)
+			}
+		}
+	}
+	for _, n := range w.nodes {
+		if slices.Contains(services, n.service) {
+			n.with(func() { n.container, n.down = "", true })
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	// With --volumes those go that have no name.
+	if _, err := w.docker(ctx, append([]string{"rm", "--force", "--volumes"}, ids...)...); err != nil {
+		return fmt.Errorf("cannot remove the containers of %s: %w", strings.Join(services, ", "), err)
+	}
+	return w.removeVolumes(ctx, slices.Sorted(maps.Keys(volumes)))
+}
+
+// removeVolumes removes volumes that Compose has made for this project, and refuses all others.
+func (w *network) removeVolumes(ctx context.Context, names []string) error {
+	for _, name := range names {
+		if found, err := w.docker(ctx, "volume", "ls", "--quiet", "--filter", "name=^"+name+"$"); err == nil && found == "" {
+			continue
+		}
+		project, err := w.docker(ctx, "volume", "inspect", "--format", `{{index .Labels "`+projectLabel+`"}}`, name)
+		if err != nil {
+			return fmt.Errorf("cannot look at the volume %s: %w", name, err)
+		}
+		if strings.TrimSpace(project) != w.project {
+			return fmt.Errorf("%w: the volume %s is not the rehearsal's own, so it is not wiped: let Compose name it, or keep it with --keep-volume",
+				errUnavailable, name)
+		}
+		if _, err := w.docker(ctx, "volume", "rm", name); err != nil {
+			return fmt.Errorf("cannot wipe the volume %s: is it mounted by another service, too? Keep it with --keep-volume: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// remove takes everything away: containers, volumes and networks of the project.
+func (w *network) remove(ctx context.Context) error {
+	all, err := w.containers(ctx, w.project)
+	if err != nil {
+		return err
+	}
+	// Compose would give each container its grace period.
+	for _, c := range all {
+		_, _ = w.docker(ctx, "kill", c.ID)
+	}
+	return w.compose(ctx, "down", "--volumes", "--remove-orphans", "--timeout", "1")
+}
+
+// writeFile writes the Compose file of the project.
+func (w *network) writeFile(f *composeFile) error {
+	text, err := f.text()
+	if err != nil {
+		return err
+	}
+	w.file = filepath.Join(w.dir, "compose.yaml")
+	if err := os.WriteFile(w.file, text, 0o600); err != nil {
+		return fmt.Errorf("cannot write the Compose file: %w", err)
+	}
+	return nil
+}
+
+// pause waits, and fails when ctx ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("stopped: %w", context.Cause(ctx))
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// reasonOf is the end of a context in words.
+func reasonOf(err error) string {
+	if errors.Is(err, errTimeout) {
+		return errTimeout.Error()
+	}
+	return "the rehearsal was interrupted"
+}

@@ -1,0 +1,423 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The names of the steps, in their order.
+const (
+	stepStart    = "start"
+	stepLive     = "live upgrade"
+	stepResync   = "resync"
+	stepKill     = "kill -9 at the upgrade"
+	stepStop     = "SIGTERM at the stop height"
+	stepLate     = "late node"
+	stepSnapshot = "restored snapshot"
+)
+
+// rehearsal is one run through all steps.
+type rehearsal struct {
+	*network
+	settings settings
+	report   *report
+	progress io.Writer
+	// versions is the plan of the nodes without one of their own.
+	versions []versionReport
+	// chain counts the chains that were begun. Roots are compared within one.
+	chain int
+	// agreed are the roots of the first chain, as the live upgrade has shown them.
+	agreed rootTable
+	// common is the last height of the live upgrade that was compared.
+	common uint64
+}
+
+func newRehearsal(w *network, s settings, r *report, progress io.Writer) *rehearsal {
+	for _, row := range []struct {
+		phase int
+		name  string
+	}{
+		{0, stepStart}, {1, stepLive}, {2, stepResync}, {3, stepKill}, {3, stepStop}, {3, stepLate}, {3, stepSnapshot},
+	} {
+		r.Steps = append(r.Steps, &stepReport{
+			Phase: row.phase, Name: row.name, Result: notReached, Notes: []string{}, Failures: []failureReport{},
+			Nodes: []nodeReport{}, Roots: []rootReport{},
+		})
+	}
+	return &rehearsal{network: w, settings: s, report: r, progress: progress}
+}
+
+func (r *rehearsal) step(name string) *stepReport {
+	i := slices.IndexFunc(r.report.Steps, func(s *stepReport) bool { return s.Name == name })
+	return r.report.Steps[i]
+}
+
+func (r *rehearsal) say(format string, values ...any) {
+	fmt.Fprintf(r.progress, "%s  %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, values...))
+}
+
+// run goes through the steps. A step of phase 1 or 2 that fails ends the rehearsal; those of phase 3 are independent.
+// The error is for what is no verdict: that it cannot be carried out, or was interrupted.
+func (r *rehearsal) run(ctx context.Context) error {
+	for _, phase := range []struct {
+		name string
+		do   func(context.Context, *stepReport) error
+	}{{stepStart, r.begin}, {stepLive, r.live}, {stepResync, r.resync}} {
+		if err := r.carryOut(ctx, r.step(phase.name), phase.do); err != nil {
+			return err
+		}
+		if r.step(phase.name).Result != passed {
+			return nil
+		}
+	}
+	return r.faults(ctx)
+}
+
+// carryOut runs one step and gives it its result.
+func (r *rehearsal) carryOut(ctx context.Context, s *stepReport, do func(context.Context, *stepReport) error) error {
+	r.say("%s …", s.Name)
+	begun := time.Now()
+	err := do(ctx, s)
+	s.Seconds, s.Chain = time.Since(begun).Seconds(), r.chain
+	return r.settle(ctx, s, err)
+}
+
+// settle gives a step its result. What is no failure of the plan is returned.
+func (r *rehearsal) settle(ctx context.Context, s *stepReport, err error) error {
+	if errors.Is(err, errUnavailable) || ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout) {
+		return err
+	}
+	var found failures
+	switch {
+	case err == nil && len(s.Failures) == 0:
+		s.Result = passed
+		r.say("%s passed in %.0f s", s.Name, s.Seconds)
+		return nil
+	case errors.As(err, &found):
+		s.Failures = append(s.Failures, found...)
+	case err != nil:
+		s.Failures = append(s.Failures, failureReport{Sentence: err.Error()})
+	}
+	s.Result = failed
+	r.say("%s FAILED: %s", s.Name, s.Failures[0].Sentence)
+	return nil
+}
+
+// begin starts everything and waits until every node has told a height.
+func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
+	r.chain = 1
+	if err := r.startOthers(ctx, r.others); err != nil {
+		return err
+	}
+	if err := r.create(ctx, r.nodes, r.fillNew(ctx)); err != nil {
+		return err
+	}
+	r.followLogs(ctx)
+	if err := r.start(ctx, r.nodes...); err != nil {
+		return err
+	}
+	err := r.await(ctx, "the plan is known", r.nodes, func(n *node) bool {
+		told := false
+		n.with(func() { told = len(n.seen.plan()) > 0 && n.status.Phase != "" })
+		return told
+	})
+	r.readPlan()
+	if err == nil {
+		err = r.checkPlan(ctx, s)
+	}
+	if err == nil {
+		err = r.await(ctx, "the first height is told", r.nodes, func(n *node) bool { return n.height() > 0 })
+	}
+	if err != nil {
+		r.record(s)
+	}
+	return err
+}
+
+// readPlan takes the plan from the first node that has none of its own.
+func (r *rehearsal) readPlan() {
+	for _, n := range r.nodes {
+		if r.settings.nodePlans[n.service] == "" && len(r.versions) == 0 {
+			n.with(func() { r.versions = n.seen.plan() })
+		}
+	}
+	if len(r.versions) == 0 {
+		r.nodes[0].with(func() { r.versions = r.nodes[0].seen.plan() })
+	}
+	r.report.Versions = r.versions
+}
+
+// checkPlan finds what would make a rehearsal worthless, or could not be seen from outside: a version that runs the
+// binary of another one agrees with every node that makes the same mistake.
+func (r *rehearsal) checkPlan(ctx context.Context, s *stepReport) error {
+	if len(r.versions) < 2 {
+		return fmt.Errorf("%w: the plan has one version, so there is no upgrade to rehearse", errUnavailable)
+	}
+	if last := r.versions[len(r.versions)-1]; last.StopHeight != nil {
+		return fmt.Errorf("%w: the last version, %d (%s), has a stop height, after which no node is left to ask: give the rehearsal a plan without it",
+			errUnavailable, last.Version, last.Name)
+	}
+	for _, n := range r.nodes {
+		var versions []versionReport
+		n.with(func() { versions = n.seen.plan() })
+		if n != r.nodes[0] && r.settings.nodePlans[n.service] == "" && r.settings.nodePlans[r.nodes[0].service] == "" {
+			continue
+		}
+		digests := map[string]versionReport{}
+		for _, v := range versions {
+			digest, err := r.digest(ctx, n.id(), v.Binary)
+			if err != nil {
+				return err
+			}
+			if other, twice := digests[digest]; twice {
+				s.Failures = append(s.Failures, failureReport{Node: n.service, Version: &v.Version, Sentence: fmt.Sprintf(
+					"%s, version %d: %s runs the binary of version %d: %s is the same file as %s",
+					n.service, v.Version, v.Name, other.Version, v.Binary, other.Binary)})
+			}
+			digests[digest] = v
+		}
+	}
+	return nil
+}
+
+// target is the height up to which a live chain is watched.
+func (r *rehearsal) target() uint64 {
+	return r.versions[len(r.versions)-1].StartHeight + r.settings.moreBlocks
+}
+
+// live lets all nodes upgrade under load.
+func (r *rehearsal) live(ctx context.Context, s *stepReport) error {
+	defer r.record(s)
+	stopLoad := r.startLoad(ctx, s)
+	err := r.awaitHeight(ctx, r.nodes, r.target())
+	stopLoad()
+	if err != nil {
+		r.compareWhatThereIs(ctx, s, r.nodes)
+		return err
+	}
+	table, last, err := r.compare(ctx, s, r.nodes, nil)
+	r.agreed, r.common = table, last
+	return err
+}
+
+func (r *rehearsal) startLoad(ctx context.Context, s *stepReport) (stop func()) {
+	l := &load{network: r.network, command: r.settings.load}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { l.run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+		note := fmt.Sprintf("load: paused %d times before a stop height", l.pauses.Load())
+		if l.command == "" {
+			note = fmt.Sprintf("load: %d transactions, paused %d times before a stop height", l.sent.Load(), l.pauses.Load())
+		}
+		s.Notes = append(s.Notes, note)
+		if why := l.broken.Load(); why != nil {
+			s.Notes = append(s.Notes, *why)
+		}
+	}
+}
+
+// awaitHeight waits until nodes are at height in the last version.
+func (r *rehearsal) awaitHeight(ctx context.Context, nodes []*node, height uint64) error {
+	last := len(r.versions) - 1
+	return r.await(ctx, fmt.Sprintf("height %d in version %d", height, last), nodes, func(n *node) (there bool) {
+		n.with(func() {
+			there = n.status.VersionIndex == last && n.status.Height != nil && n.status.Height.Blocks >= height
+		})
+		return there
+	})
+}
+
+// resync has all nodes begin anew on the same chain.
+func (r *rehearsal) resync(ctx context.Context, s *stepReport) error {
+	defer r.record(s)
+	if err := r.wipe(ctx, append(r.services(r.nodes), r.settings.wipeToo...)); err != nil {
+		return err
+	}
+	if err := r.startOthers(ctx, r.settings.wipeToo); err != nil {
+		return err
+	}
+	if err := r.create(ctx, r.nodes, r.fillNew(ctx)); err != nil {
+		return err
+	}
+	if err := r.start(ctx, r.nodes...); err != nil {
+		return err
+	}
+	if err := r.catchUp(ctx, r.nodes, r.common); err != nil {
+		r.compareWhatThereIs(ctx, s, r.nodes)
+		return err
+	}
+	_, _, err := r.compare(ctx, s, r.nodes, r.agreed)
+	return err
+}
+
+// catchUp waits until nodes are synced in the last version, and for some more blocks.
+func (r *rehearsal) catchUp(ctx context.Context, nodes []*node, height uint64) error {
+	last := len(r.versions) - 1
+	if err := r.await(ctx, fmt.Sprintf("height %d in version %d, synced", height, last), nodes, func(n *node) (there bool) {
+		n.with(func() {
+			there = n.status.VersionIndex == last && n.status.Ready && n.status.Height != nil && n.status.Height.Blocks >= height
+		})
+		return there
+	}); err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		height = max(height, n.height())
+	}
+	return r.awaitHeight(ctx, nodes, height+r.settings.moreBlocks)
+}
+
+// record writes what was seen of all nodes into a step.
+func (r *rehearsal) record(s *stepReport) {
+	s.Nodes = []nodeReport{}
+	for _, n := range r.nodes {
+		r.recordNode(s, n)
+	}
+}
+
+func (r *rehearsal) recordNode(s *stepReport, n *node) {
+	n.with(func() { s.Nodes = append(s.Nodes, n.seen.report()) })
+	for _, restart := range s.Nodes[len(s.Nodes)-1].Restarts {
+		if !restart.Expected && len(s.Failures) == 0 {
+			s.Failures = append(s.Failures, failureReport{
+				Node: n.service, Sentence: fmt.Sprintf("%s was started again, unexpectedly: %s", n.service, restart.Cause),
+			})
+		}
+	}
+}
+
+// compare reads the roots of nodes at the same slots, up to the last height that all have reached, and finds the first
+// difference, also from what an earlier step of the same chain has shown.
+func (r *rehearsal) compare(ctx context.Context, s *stepReport, nodes []*node, before rootTable) (rootTable, uint64, error) {
+	table, heights, err := r.gather(ctx, nodes)
+	if err != nil {
+		return nil, 0, err
+	}
+	for slot, roots := range before {
+		if table[slot] != nil {
+			for _, root := range roots {
+				table.put(slot, stepLive, root)
+				break
+			}
+		}
+	}
+	r.judge(ctx, s, nodes, table, heights, nil)
+	return table, lowest(nodes), nil
+}
+
+// gather reads the roots of nodes up to the last height that all have reached.
+func (r *rehearsal) gather(ctx context.Context, nodes []*node) (rootTable, *heightMap, error) {
+	last := lowest(nodes)
+	heights := r.knownSlots(nodes)
+	lastSlot := heights.slotOf(last)
+	if err := r.await(ctx, fmt.Sprintf("the state root of height %d is told", last), nodes, func(n *node) bool {
+		return n.root(ctx, lastSlot) != ""
+	}); err != nil {
+		return nil, nil, err
+	}
+	return r.readRoots(ctx, nodes, samples(r.versions, heights, lastSlot)), heights, nil
+}
+
+// judge writes the roots into a step, which fails where they differ; with about, only if that node is among the odd.
+func (r *rehearsal) judge(ctx context.Context, s *stepReport, nodes []*node, table rootTable, heights *heightMap, about *node) {
+	if d := table.firstDifference(heights, r.versions); d != nil {
+		r.narrow(ctx, nodes, table, d.Slot)
+		d = table.firstDifference(heights, r.versions)
+		s.Divergence = d
+		if about == nil || slices.Contains(d.Nodes, about.service) {
+			s.Failures = append(s.Failures, failureReport{
+				Node: d.Nodes[0], Version: &d.Version, Height: &d.Height, Sentence: d.sentence(r.versions),
+			})
+		}
+	}
+	s.Roots = table.rows(r.versions, heights)
+}
+
+// narrow finds the first slot that differs between the sampled slot and the one sampled before it.
+func (r *rehearsal) narrow(ctx context.Context, nodes []*node, table rootTable, differs uint64) {
+	slots := table.slots()
+	i, _ := slices.BinarySearch(slots, differs)
+	same := uint64(0)
+	if i > 0 {
+		same = slots[i-1]
+	}
+	for differs-same > 1 {
+		middle := same + (differs-same)/2
+		for slot, roots := range r.readRoots(ctx, nodes, []uint64{middle}) {
+			table[slot] = roots
+		}
+		if len(odd(table[middle])) > 0 {
+			differs = middle
+		} else {
+			same = middle
+		}
+	}
+}
+
+// compareWhatThereIs looks for a divergence after a failure: it may be its cause. Who does not answer is left out.
+func (r *rehearsal) compareWhatThereIs(ctx context.Context, s *stepReport, nodes []*node) {
+	var answering []*node
+	for _, n := range nodes {
+		if n.height() > 0 && n.root(ctx, 1) != "" {
+			answering = append(answering, n)
+		}
+	}
+	if len(answering) < 2 {
+		return
+	}
+	heights := r.knownSlots(answering)
+	table := r.readRoots(ctx, answering, samples(r.versions, heights, heights.slotOf(lowest(answering))))
+	r.judge(ctx, s, answering, table, heights, nil)
+}
+
+func (r *rehearsal) readRoots(ctx context.Context, nodes []*node, slots []uint64) rootTable {
+	table := rootTable{}
+	var mu sync.Mutex
+	var readers sync.WaitGroup
+	for _, n := range nodes {
+		readers.Go(func() {
+			for _, slot := range slots {
+				root := n.root(ctx, slot)
+				mu.Lock()
+				table.put(slot, n.service, root)
+				mu.Unlock()
+			}
+		})
+	}
+	readers.Wait()
+	return table
+}
+
+func (r *rehearsal) knownSlots(nodes []*node) *heightMap {
+	all := newHeightMap()
+	for _, n := range nodes {
+		n.with(func() {
+			for height, slot := range n.heights.pairs {
+				all.learn(height, slot)
+			}
+		})
+	}
+	return all
+}
+
+func lowest(nodes []*node) uint64 {
+	low := nodes[0].height()
+	for _, n := range nodes {
+		low = min(low, n.height())
+	}
+	return low
+}
+
+// nameOf is a version for people.
+func (r *rehearsal) nameOf(version int) string {
+	return fmt.Sprintf("version %d (%s)", version, strings.TrimSpace(r.versions[version].Name))
+}

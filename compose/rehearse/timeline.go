@@ -1,0 +1,239 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+const (
+	// linesKept bounds what is kept of a node's log for quoting.
+	linesKept = 4000
+	// linesQuoted is how many lines a failure quotes.
+	linesQuoted = 12
+	// leaderGrace is how long the line that excuses an exit may come after it: it comes from another stream.
+	leaderGrace = 2 * time.Second
+)
+
+// timeline is what is known of one node in one step: the events in their order, the heights that it told, and its log.
+// It knows nothing of Docker and HTTP.
+type timeline struct {
+	node    string
+	events  []event
+	lines   []string
+	heights map[int]span
+}
+
+// span is a range of heights in blocks.
+type span struct{ first, last uint64 }
+
+func newTimeline(node string) *timeline { return &timeline{node: node, heights: map[int]span{}} }
+
+// line takes a line of the log in, and returns whether it is an event.
+func (t *timeline) line(at time.Time, text string) (event, bool) {
+	if len(t.lines) == linesKept {
+		t.lines = slices.Delete(t.lines, 0, linesKept/4)
+	}
+	t.lines = append(t.lines, text)
+	e, isEvent := parseLine(at, text)
+	if isEvent {
+		t.add(e)
+	}
+	return e, isEvent
+}
+
+func (t *timeline) add(e event) {
+	t.events = append(t.events, e)
+	if e.Version != nil && e.Height != nil && (e.Name == "height known" || e.Name == "version completed") {
+		t.height(*e.Version, *e.Height)
+	}
+}
+
+// height records that the node of version was at height.
+func (t *timeline) height(version int, height uint64) {
+	seen, known := t.heights[version]
+	if !known {
+		seen.first = height
+	}
+	t.heights[version] = span{min(seen.first, height), max(seen.last, height)}
+}
+
+// saw reports whether the event with that name was seen for version, or for any where version is below 0.
+func (t *timeline) saw(name string, version int) bool { return t.count(name, version) > 0 }
+
+func (t *timeline) count(name string, version int) (count int) {
+	for i := range t.events {
+		if t.events[i].is(name, version) {
+			count++
+		}
+	}
+	return count
+}
+
+// plan is the versions that the entrypoint has told, oldest first.
+func (t *timeline) plan() (versions []versionReport) {
+	for i := range t.events {
+		e := &t.events[i]
+		if e.Name != "version configured" || e.Version == nil || *e.Version != len(versions) {
+			continue
+		}
+		v := versionReport{Version: *e.Version, Name: e.VersionName, Binary: e.Binary}
+		if e.StartHeight != nil {
+			v.StartHeight = *e.StartHeight
+		}
+		if e.StopHeight != nil && *e.StopHeight != 0 {
+			v.StopHeight = e.StopHeight
+		}
+		versions = append(versions, v)
+	}
+	return versions
+}
+
+// upgrades are the upgrades that have come as far as the start of the new version.
+func (t *timeline) upgrades() (all []upgradeReport) {
+	running, down := -1, time.Time{}
+	open := false
+	for i := range t.events {
+		e := &t.events[i]
+		switch e.Name {
+		case "version exited", didKill, didStop:
+			if down.IsZero() {
+				down = e.Time
+			}
+		case "version started":
+			if e.Version == nil {
+				continue
+			}
+			if open = open && *e.Version == running || running >= 0 && *e.Version > running && !down.IsZero(); open && *e.Version > running {
+				all = append(all, upgradeReport{From: running, To: *e.Version, At: down, HandOverSeconds: e.Time.Sub(down).Seconds()})
+			}
+			running = *e.Version
+		case "height known":
+			if open {
+				last := &all[len(all)-1]
+				seconds := e.Time.Sub(last.At).Seconds()
+				last.DowntimeSeconds = &seconds
+			}
+			open, down = false, time.Time{}
+		}
+	}
+	return all
+}
+
+// restarts are all starts of the entrypoint but the first, each with what has ended the run before.
+func (t *timeline) restarts() (all []restartReport) {
+	end, first := restartReport{}, true
+	for i := range t.events {
+		e := &t.events[i]
+		switch {
+		case e.Name == didKill:
+			end = restartReport{Cause: "SIGKILL by the rehearsal", Expected: true}
+		case e.Name == didStop:
+			end = restartReport{Cause: "SIGTERM by the rehearsal", Expected: true}
+		case e.Name == "run failed" && end.Cause == "":
+			end = restartReport{Cause: t.why(e), Expected: t.excused(i)}
+			if end.Expected {
+				end.Cause = "the node became leader"
+			}
+		case e.Name == endedMutely && end.Cause == "":
+			end = restartReport{Cause: e.Error}
+		case e.is("version configured", 0):
+			if !first {
+				if end.Cause == "" {
+					end.Cause = "the container ended without a word"
+				}
+				end.At = e.Time
+				all = append(all, end)
+			}
+			first, end = false, restartReport{}
+		}
+	}
+	return all
+}
+
+func (t *timeline) why(e *event) string {
+	code := "unknown"
+	if e.ExitCode != nil {
+		code = fmt.Sprint(*e.ExitCode)
+	}
+	return fmt.Sprintf("exit code %s: %s", code, e.Error)
+}
+
+// excused reports whether the failed run of event i is one that belongs to a network: a replica became leader (75), or
+// the rehearsal had it stopped while the node could not stop by itself yet (143).
+func (t *timeline) excused(i int) bool {
+	e := &t.events[i]
+	if e.ExitCode == nil {
+		return false
+	}
+	switch *e.ExitCode {
+	case 75:
+		return slices.ContainsFunc(t.events, func(other event) bool {
+			return other.Name == becameLeader && other.Time.Sub(e.Time).Abs() < leaderGrace
+		})
+	case 143:
+		for j := i; j >= 0 && !t.events[j].is("version configured", 0); j-- {
+			if t.events[j].Name == didStop {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// trouble returns the first end of a run that nobody has asked for. An exit 75 is judged once the line that may excuse
+// it must have come.
+func (t *timeline) trouble(now time.Time) *failureReport {
+	for i := range t.events {
+		e := &t.events[i]
+		if e.Name != "run failed" && e.Name != endedMutely || t.excused(i) {
+			continue
+		}
+		if e.ExitCode != nil && *e.ExitCode == 75 && now.Sub(e.Time) < leaderGrace {
+			continue
+		}
+		return t.failure(e)
+	}
+	return nil
+}
+
+func (t *timeline) failure(e *event) *failureReport {
+	f := &failureReport{
+		Node: t.node, Version: e.Version, Height: e.Height, ExitCode: e.ExitCode, Error: e.Error, Stderr: e.Stderr,
+		Log: t.tail(e.Time),
+	}
+	f.Sentence = t.node
+	if e.Version != nil {
+		f.Sentence += fmt.Sprintf(", version %d", *e.Version)
+	}
+	if e.Name == endedMutely {
+		f.Sentence += ": " + e.Error
+		return f
+	}
+	f.Sentence += ": " + t.why(e)
+	if reason := cause(e.Stderr); reason != "" {
+		f.Sentence += ": " + reason
+	}
+	return f
+}
+
+// tail is the log up to the line of the event at that moment; without such a line it is the end of the log.
+func (t *timeline) tail(at time.Time) []string {
+	end := len(t.lines)
+	for i, line := range t.lines {
+		if e, isEvent := parseLine(time.Time{}, line); isEvent && e.Time.Equal(at) {
+			end = i + 1
+		}
+	}
+	return slices.Clone(t.lines[max(0, end-linesQuoted):end])
+}
+
+// report is all of it.
+func (t *timeline) report() nodeReport {
+	r := nodeReport{Node: t.node, Versions: []spanReport{}, Upgrades: t.upgrades(), Restarts: t.restarts()}
+	for version := range t.heights {
+		r.Versions = append(r.Versions, spanReport{version, t.heights[version].first, t.heights[version].last})
+	}
+	slices.SortFunc(r.Versions, func(a, b spanReport) int { return a.Version - b.Version })
+	return r
+}
