@@ -101,14 +101,13 @@ func (r *rehearsal) newChain(ctx context.Context, late *node) error {
 	for _, n := range r.nodes {
 		n.with(func() { n.heights = newHeightMap() })
 	}
+	if err := r.create(ctx, r.nodes, r.fillNew(ctx)); err != nil {
+		return err
+	}
 	if err := r.startOthers(ctx, wiped); err != nil {
 		return err
 	}
-	first := slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool { return n == late })
-	if err := r.create(ctx, first, r.fillNew(ctx)); err != nil {
-		return err
-	}
-	return r.start(ctx, first...)
+	return r.startNew(ctx, slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool { return n == late })...)
 }
 
 // inflict runs the faults and then waits until each node is where a node without faults would be.
@@ -216,7 +215,7 @@ func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
 			continue
 		}
 		if err := r.await(ctx, fmt.Sprintf("%q of version %d", trigger, of), []*node{f.node}, func(n *node) bool {
-			return n.saw(trigger, of)
+			return n.saw(trigger, of) || n.upgrading(version)
 		}); err != nil {
 			return err
 		}
@@ -247,7 +246,6 @@ func (r *rehearsal) afterKill(n *node, version int) (text string) {
 
 // joinLate starts a node on an empty volume when all others are past the first upgrade.
 func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
-	f.node.begin()
 	if err := r.await(ctx, "the others are past the first upgrade", []*node{f.node}, func(late *node) bool {
 		past := true
 		var newest time.Time
@@ -268,10 +266,7 @@ func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 	}); err != nil {
 		return err
 	}
-	if err := r.create(ctx, []*node{f.node}, r.fillNew(ctx)); err != nil {
-		return err
-	}
-	if err := r.start(ctx, f.node); err != nil {
+	if err := r.startNew(ctx, f.node); err != nil {
 		return err
 	}
 	f.note("%s joined when the others were past the first upgrade", f.node.service)
@@ -309,7 +304,7 @@ func (r *rehearsal) restore(ctx context.Context, s *stepReport, n *node, healthy
 	if err := r.create(ctx, []*node{n}, func(n *node) error { return r.load(ctx, n.id(), r.data, file) }); err != nil {
 		return err
 	}
-	if err := r.start(ctx, n); err != nil {
+	if err := r.startNew(ctx, n); err != nil {
 		return err
 	}
 	defer r.recordNode(s, n)

@@ -154,17 +154,20 @@ func (w *network) fillNew(ctx context.Context) func(*node) error {
 	}
 }
 
-// start starts the containers of nodes and follows their logs.
-func (w *network) start(ctx context.Context, nodes ...*node) error {
+// startNew starts the containers of nodes for the first time. docker-compose 1.29 connects a container to its networks
+// only then, so that 'docker start' would leave it with one of them.
+func (w *network) startNew(ctx context.Context, nodes ...*node) error {
 	for _, n := range nodes {
 		n.did(didStart)
 	}
-	var ids []string
-	for _, n := range nodes {
-		ids = append(ids, n.id())
-	}
-	if _, err := w.docker(ctx, append([]string{"start"}, ids...)...); err != nil {
-		return fmt.Errorf("cannot start %s: %w", strings.Join(w.services(nodes), ", "), err)
+	return w.compose(ctx, append([]string{"up", "-d", "--no-deps", "--no-recreate"}, w.services(nodes)...)...)
+}
+
+// start starts a container again.
+func (w *network) start(ctx context.Context, n *node) error {
+	n.did(didStart)
+	if _, err := w.docker(ctx, "start", n.id()); err != nil {
+		return fmt.Errorf("cannot start %s: %w", n.service, err)
 	}
 	return nil
 }

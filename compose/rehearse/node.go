@@ -183,12 +183,12 @@ func onLoopback(port int, path string) string {
 	return fmt.Sprintf("http://127.0.0.1:%d%s", port, path)
 }
 
-// where says in words how far the node has come.
+// where says in words how far the node has come, to stand after "it is" or a name and "is".
 func (n *node) where() (text string) {
 	n.with(func() {
 		switch {
 		case n.statusAt.IsZero():
-			text = "its entrypoint has not answered yet"
+			text = "without an answer from its entrypoint"
 		case n.status.Height == nil:
 			text = fmt.Sprintf("in phase %s of version %d, without a height", n.status.Phase, n.status.VersionIndex)
 		default:
@@ -214,6 +214,16 @@ func (n *node) height() (height uint64) {
 func (n *node) saw(name string, version int) (seen bool) {
 	n.with(func() { seen = n.seen.saw(name, version) })
 	return seen
+}
+
+// upgrading reports whether the status says that the upgrade to version has come as far as its migration, or the start
+// of the node where there is none. The status may be known sooner than the log.
+func (n *node) upgrading(version int) (upgrading bool) {
+	n.with(func() {
+		upgrading = n.status.VersionIndex > version || n.status.VersionIndex == version &&
+			(n.status.Phase == "migrating" || !n.status.migrates(version))
+	})
+	return upgrading
 }
 
 // ask decodes the JSON answer to a GET.

@@ -112,14 +112,15 @@ func (r *rehearsal) settle(ctx context.Context, s *stepReport, err error) error 
 // begin starts everything and waits until every node has told a height.
 func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
 	r.chain = 1
-	if err := r.startOthers(ctx, r.others); err != nil {
-		return err
-	}
+	// The nodes are ready to be started before the chain begins, which does not wait for them.
 	if err := r.create(ctx, r.nodes, r.fillNew(ctx)); err != nil {
 		return err
 	}
+	if err := r.startOthers(ctx, r.others); err != nil {
+		return err
+	}
 	r.followLogs(ctx)
-	if err := r.start(ctx, r.nodes...); err != nil {
+	if err := r.startNew(ctx, r.nodes...); err != nil {
 		return err
 	}
 	err := r.await(ctx, "the plan is known", r.nodes, func(n *node) bool {
@@ -242,13 +243,13 @@ func (r *rehearsal) resync(ctx context.Context, s *stepReport) error {
 	if err := r.wipe(ctx, append(r.services(r.nodes), r.settings.wipeToo...)); err != nil {
 		return err
 	}
-	if err := r.startOthers(ctx, r.settings.wipeToo); err != nil {
-		return err
-	}
 	if err := r.create(ctx, r.nodes, r.fillNew(ctx)); err != nil {
 		return err
 	}
-	if err := r.start(ctx, r.nodes...); err != nil {
+	if err := r.startOthers(ctx, r.settings.wipeToo); err != nil {
+		return err
+	}
+	if err := r.startNew(ctx, r.nodes...); err != nil {
 		return err
 	}
 	if err := r.catchUp(ctx, r.nodes, r.common); err != nil {

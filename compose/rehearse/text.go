@@ -23,7 +23,7 @@ func (r *report) text() string {
 	r.writeVersions(&out)
 	r.writeSteps(&out)
 	for _, s := range r.Steps {
-		if s.Result != notReached {
+		if s.Result != notReached || len(s.Notes) > 0 {
 			s.write(&out, r)
 		}
 	}

@@ -15,7 +15,7 @@ const (
 	leaderGrace = 2 * time.Second
 )
 
-// timeline is what is known of one node in one step: the events in their order, the heights that it told, and its log.
+// timeline is what is known of one node in one step: the events in the order of time, the heights that it told, and its log.
 // It knows nothing of Docker and HTTP.
 type timeline struct {
 	node    string
@@ -42,8 +42,13 @@ func (t *timeline) line(at time.Time, text string) (event, bool) {
 	return e, isEvent
 }
 
+// add puts e where it belongs in time: the log comes later than what the rehearsal does itself.
 func (t *timeline) add(e event) {
-	t.events = append(t.events, e)
+	at := len(t.events)
+	for at > 0 && t.events[at-1].Time.After(e.Time) {
+		at--
+	}
+	t.events = slices.Insert(t.events, at, e)
 	if e.Version != nil && e.Height != nil && (e.Name == "height known" || e.Name == "version completed") {
 		t.height(*e.Version, *e.Height)
 	}
