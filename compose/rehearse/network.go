@@ -273,7 +273,7 @@ func (w *network) await(ctx context.Context, what string, nodes []*node, cond fu
 }
 
 func (w *network) trouble(n *node) (f *failureReport) {
-	n.with(func() { f = n.seen.trouble(time.Now()) })
+	n.with(func() { f = n.seen.trouble() })
 	return f
 }
 
@@ -281,7 +281,8 @@ func (w *network) trouble(n *node) (f *failureReport) {
 func (w *network) stalled(ctx context.Context, n *node, begun time.Time, what string) *failureReport {
 	var last time.Time
 	var log []string
-	n.with(func() { last, log = n.progress, n.seen.tail(time.Time{}) })
+	var end string
+	n.with(func() { last, log, end = n.progress, n.seen.tail(time.Time{}), n.seen.lastEnd() })
 	if begun.After(last) {
 		last = begun
 	}
@@ -289,6 +290,9 @@ func (w *network) stalled(ctx context.Context, n *node, begun time.Time, what st
 		return nil
 	}
 	sentence := fmt.Sprintf("%s made no progress for %s, while waiting until %s: it is %s", n.service, w.stall, what, n.where())
+	if end != "" {
+		sentence += "; its last run ended with " + end
+	}
 	if sick, err := w.sick(ctx, w.others); err == nil && sick != "" {
 		sentence += "; " + sick
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -11,8 +12,9 @@ const (
 	linesKept = 4000
 	// linesQuoted is how many lines a failure quotes.
 	linesQuoted = 12
-	// leaderGrace is how long the line that excuses an exit may come after it: it comes from another stream.
-	leaderGrace = 2 * time.Second
+	// leaderNear is how far the line of a node that became leader may be from that of the end of its run. They come from
+	// two streams.
+	leaderNear = 2 * time.Second
 )
 
 // timeline is what is known of one node in one step: the events in the order of time, the heights that it told, and its log.
@@ -137,7 +139,7 @@ func (t *timeline) restarts() (all []restartReport) {
 			end = restartReport{Cause: "SIGTERM by the rehearsal", Expected: true}
 		case e.Name == "run failed" && end.Cause == "":
 			end = restartReport{Cause: t.why(e), Expected: t.excused(i)}
-			if end.Expected {
+			if t.becameLeader(e) {
 				end.Cause = "the node became leader"
 			}
 		case e.Name == endedMutely && end.Cause == "":
@@ -156,16 +158,25 @@ func (t *timeline) restarts() (all []restartReport) {
 	return all
 }
 
+// why is the end of a run in short: what the error says is safe and to be done next is left out.
 func (t *timeline) why(e *event) string {
 	code := "unknown"
 	if e.ExitCode != nil {
 		code = fmt.Sprint(*e.ExitCode)
 	}
-	return fmt.Sprintf("exit code %s: %s", code, e.Error)
+	text, _, _ := strings.Cut(e.Error, "; ")
+	return fmt.Sprintf("exit code %s: %s", code, text)
 }
 
-// excused reports whether the failed run of event i is one that belongs to a network: a replica became leader (75), or
-// the rehearsal had it stopped while the node could not stop by itself yet (143).
+func (t *timeline) becameLeader(e *event) bool {
+	return e.ExitCode != nil && *e.ExitCode == 75 && slices.ContainsFunc(t.events, func(other event) bool {
+		return other.Name == becameLeader && other.Time.Sub(e.Time).Abs() < leaderNear
+	})
+}
+
+// excused reports whether the failed run of event i belongs to the life of a network. 75 does: a node exited 0 before its
+// end was proven, as one that became leader or was too fast in a resync, and the next start finds out. 143 does after a
+// stop of the rehearsal: the node was starting and had no handler for the signal yet.
 func (t *timeline) excused(i int) bool {
 	e := &t.events[i]
 	if e.ExitCode == nil {
@@ -173,9 +184,7 @@ func (t *timeline) excused(i int) bool {
 	}
 	switch *e.ExitCode {
 	case 75:
-		return slices.ContainsFunc(t.events, func(other event) bool {
-			return other.Name == becameLeader && other.Time.Sub(e.Time).Abs() < leaderGrace
-		})
+		return true
 	case 143:
 		for j := i; j >= 0 && !t.events[j].is("version configured", 0); j-- {
 			if t.events[j].Name == didStop {
@@ -186,20 +195,25 @@ func (t *timeline) excused(i int) bool {
 	return false
 }
 
-// trouble returns the first end of a run that nobody has asked for. An exit 75 is judged once the line that may excuse
-// it must have come.
-func (t *timeline) trouble(now time.Time) *failureReport {
+// trouble returns the first end of a run that nobody has asked for and that does not belong to the life of a network.
+func (t *timeline) trouble() *failureReport {
 	for i := range t.events {
 		e := &t.events[i]
-		if e.Name != "run failed" && e.Name != endedMutely || t.excused(i) {
-			continue
+		if (e.Name == "run failed" || e.Name == endedMutely) && !t.excused(i) {
+			return t.failure(e)
 		}
-		if e.ExitCode != nil && *e.ExitCode == 75 && now.Sub(e.Time) < leaderGrace {
-			continue
-		}
-		return t.failure(e)
 	}
 	return nil
+}
+
+// lastEnd is the newest failed run in words, or nothing.
+func (t *timeline) lastEnd() string {
+	for i := len(t.events) - 1; i >= 0; i-- {
+		if e := &t.events[i]; e.Name == "run failed" {
+			return t.why(e)
+		}
+	}
+	return ""
 }
 
 func (t *timeline) failure(e *event) *failureReport {
@@ -208,7 +222,7 @@ func (t *timeline) failure(e *event) *failureReport {
 		Log: t.tail(e.Time),
 	}
 	f.Sentence = t.node
-	if e.Version != nil {
+	if e.Version != nil && !strings.HasPrefix(e.Error, "version ") {
 		f.Sentence += fmt.Sprintf(", version %d", *e.Version)
 	}
 	if e.Name == endedMutely {
