@@ -157,18 +157,21 @@ func (w *network) fillNew(ctx context.Context) func(*node) error {
 // startNew starts the containers of nodes for the first time. docker-compose 1.29 connects a container to its networks
 // only then, so that 'docker start' would leave it with one of them.
 func (w *network) startNew(ctx context.Context, nodes ...*node) error {
+	if err := w.compose(ctx, append([]string{"up", "-d", "--no-deps", "--no-recreate"}, w.services(nodes)...)...); err != nil {
+		return err
+	}
 	for _, n := range nodes {
 		n.did(didStart)
 	}
-	return w.compose(ctx, append([]string{"up", "-d", "--no-deps", "--no-recreate"}, w.services(nodes)...)...)
+	return nil
 }
 
 // start starts a container again.
 func (w *network) start(ctx context.Context, n *node) error {
-	n.did(didStart)
 	if _, err := w.docker(ctx, "start", n.id()); err != nil {
 		return fmt.Errorf("cannot start %s: %w", n.service, err)
 	}
+	n.did(didStart)
 	return nil
 }
 
@@ -210,7 +213,7 @@ func (w *network) watchStates(ctx context.Context) {
 		for _, n := range w.nodes {
 			c, found := all[n.service]
 			n.with(func() {
-				if n.down || !found || c.ID != n.container || c.State.Running {
+				if n.down || !found || c.ID != n.container || c.State.Status != "exited" && c.State.Status != "dead" {
 					delete(since, n.service)
 					return
 				}

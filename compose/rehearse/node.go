@@ -105,9 +105,6 @@ func (n *node) poll(ctx context.Context) {
 
 func (n *node) take(status nodeStatus) {
 	n.with(func() {
-		if n.down {
-			return
-		}
 		n.status, n.statusAt = status, time.Now()
 		if status.Height != nil {
 			n.seen.height(status.VersionIndex, status.Height.Blocks)
