@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -41,6 +42,9 @@ func (e *event) is(name string, version int) bool {
 	return e.Name == name && (version < 0 || e.Version != nil && *e.Version == version)
 }
 
+// colours are what a node writes among its text for a terminal.
+var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
 // parseLine returns the event of a log line, if it is one. at is when Docker has read it.
 func parseLine(at time.Time, text string) (event, bool) {
 	if strings.Contains(text, leaderText) {
@@ -50,6 +54,7 @@ func parseLine(at time.Time, text string) (event, bool) {
 	if !strings.HasPrefix(text, "{") || json.Unmarshal([]byte(text), &e) != nil || e.Name == "" || e.Time.IsZero() {
 		return event{}, false
 	}
+	e.Stderr = colours.ReplaceAllString(e.Stderr, "")
 	return e, true
 }
 
@@ -63,6 +68,7 @@ func splitTimestamp(line string) (at time.Time, text string, ok bool) {
 // cause picks the line of a program's standard error that says why it ended.
 func cause(stderr string) string {
 	var last string
+	stderr = colours.ReplaceAllString(stderr, "")
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
 		if _, text, found := strings.Cut(line, " failed: "); found {

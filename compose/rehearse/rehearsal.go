@@ -285,10 +285,16 @@ func (r *rehearsal) record(s *stepReport) {
 	}
 }
 
+// recordNode also finds what no log line and nobody who waited has told: a run that ended without a word.
 func (r *rehearsal) recordNode(s *stepReport, n *node) {
-	n.with(func() { s.Nodes = append(s.Nodes, n.seen.report()) })
+	known := true
+	n.with(func() {
+		s.Nodes = append(s.Nodes, n.seen.report())
+		known = n.seen.trouble() != nil
+	})
 	for _, restart := range s.Nodes[len(s.Nodes)-1].Restarts {
-		if !restart.Expected && len(s.Failures) == 0 {
+		if !restart.Expected && !known {
+			known = true
 			s.Failures = append(s.Failures, failureReport{
 				Node: n.service, Sentence: fmt.Sprintf("%s was started again, unexpectedly: %s", n.service, restart.Cause),
 			})

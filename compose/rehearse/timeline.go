@@ -33,6 +33,7 @@ func newTimeline(node string) *timeline { return &timeline{node: node, heights: 
 
 // line takes a line of the log in, and returns whether it is an event.
 func (t *timeline) line(at time.Time, text string) (event, bool) {
+	text = colours.ReplaceAllString(text, "")
 	if len(t.lines) == linesKept {
 		t.lines = slices.Delete(t.lines, 0, linesKept/4)
 	}

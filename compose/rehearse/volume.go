@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 )
@@ -51,7 +50,8 @@ func (e *engine) save(ctx context.Context, id, folder, file string) error {
 		return fmt.Errorf("cannot make the snapshot: %w", err)
 	}
 	defer out.Close()
-	cmd := command(ctx, "docker", "cp", id+":"+folder, "-")
+	// With "/." it is the content: into a read-only container only a volume can be copied, not the folder above it.
+	cmd := command(ctx, "docker", "cp", id+":"+folder+"/.", "-")
 	var complaint strings.Builder
 	cmd.Stdout, cmd.Stderr = out, &complaint
 	if err := cmd.Run(); err != nil {
@@ -69,7 +69,7 @@ func (e *engine) load(ctx context.Context, id, folder, file string) error {
 		return fmt.Errorf("cannot read the snapshot: %w", err)
 	}
 	defer in.Close()
-	return e.unpack(ctx, id, path.Dir(folder), in)
+	return e.unpack(ctx, id, folder, in)
 }
 
 // unpack is 'docker cp' of an archive; without --archive it keeps the owners that the archive names.
