@@ -10,6 +10,7 @@ HOSTILE_TESTS := NothingOfAVersion|RefusalOfALeftover|StoppedItself|StoppedNode|
 ROUNDS ?= 100
 ONLY ?=
 MINUTES ?= 2
+FLAGS ?=
 # TESTFLAGS goes to every 'go test' of test, race and cover, for instance TESTFLAGS='-v -count=1'.
 TESTFLAGS ?=
 IMAGE ?= rollup-entrypoint
@@ -52,7 +53,7 @@ module := $(shell sed -n 's/^module //p' go.mod)
 gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down compose-test docker-test test race cover bench-handoff bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
+.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down rehearse compose-test docker-test test race cover bench-handoff bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -93,9 +94,12 @@ testnet-status: ## one table over the nodes of the network; fails where their st
 testnet-down: ## stop the network and remove its volumes
 	$(testnet) --profile monitoring down -v
 
+rehearse: testnet-image ## rehearse the upgrades of the stand-in, or of your image, plan and faults: make rehearse FLAGS='--help'
+	@TESTNET_IMAGE='$(NETWORK_IMAGE)' go run -tags $(GO_TAGS) ./compose/rehearse $(FLAGS)
+
 compose-test: export DOCKER_TESTS := 1
 compose-test: bases ## run the tests of the local network on a real Docker engine, with each Compose that is there
-	$(gotest) -count=1 -timeout 40m ./compose/composetest
+	$(gotest) -count=1 -timeout 40m ./compose/composetest ./compose/rehearsaltest
 
 docker-test: export DOCKER_TESTS := 1
 docker-test: bases ## run the tests of the images on a real Docker engine

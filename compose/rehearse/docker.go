@@ -30,21 +30,28 @@ type engine struct {
 	dockerVersion, composeVersion string
 }
 
-// findEngine looks which commands there are, and that an engine answers.
-func findEngine(ctx context.Context) (*engine, error) {
+// findEngine looks which commands there are, and that an engine answers. wanted is the command of Compose, or empty.
+func findEngine(ctx context.Context, wanted string) (*engine, error) {
 	e := &engine{}
 	version, err := run(ctx, nil, "docker", "version", "--format", "{{.Server.Version}}")
 	if err != nil {
 		return nil, fmt.Errorf("%w: no Docker engine answers: start one, or set DOCKER_HOST: %w", errUnavailable, err)
 	}
 	e.dockerVersion = strings.TrimSpace(version)
-	for _, compose := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
+	choice := [][]string{{"docker", "compose"}, {"docker-compose"}}
+	if wanted != "" {
+		choice = [][]string{strings.Fields(wanted)}
+	}
+	for _, compose := range choice {
 		out, err := run(ctx, nil, append(compose[:len(compose):len(compose)], "version", "--short")...)
 		if err != nil {
 			continue
 		}
 		e.compose, e.composeVersion = compose, strings.Join(compose, " ")+" "+strings.TrimSpace(out)
 		return e, nil
+	}
+	if wanted != "" {
+		return nil, fmt.Errorf("%w: there is no command %q: see --compose", errUnavailable, wanted)
 	}
 	return nil, fmt.Errorf("%w: neither 'docker compose' nor 'docker-compose' is there: install one of them", errUnavailable)
 }

@@ -47,13 +47,13 @@ var errTimeout = errors.New("the time of --timeout is over")
 
 // settings are the flags.
 type settings struct {
-	image, file, plan, state, load, reportFile, data string
-	nodePlans                                        map[string]string
-	nodes, newChain, wipeToo, keepVolumes            []string
-	moreBlocks                                       uint64
-	timeout, stall                                   time.Duration
-	statusPort, apiPort                              int
-	keep                                             bool
+	image, file, plan, state, load, reportFile, data, compose string
+	nodePlans                                                 map[string]string
+	nodes, newChain, wipeToo, keepVolumes                     []string
+	moreBlocks                                                uint64
+	timeout, stall                                            time.Duration
+	statusPort, apiPort                                       int
+	keep                                                      bool
 }
 
 func main() {
@@ -115,6 +115,7 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 	flags.StringSliceVar(&s.wipeToo, "wipe-too", nil, "`SERVICES` that are wiped together with the nodes, as a sequencer's database")
 	flags.StringSliceVar(&s.keepVolumes, "keep-volume", nil, "`VOLUMES` of the nodes that are never wiped")
 	flags.StringVar(&s.data, "data", "/data", "the `DIR` in a node's container that has state and checkpoint, and is a volume")
+	flags.StringVar(&s.compose, "compose", "", "the `COMMAND` of Compose; default: 'docker compose', or 'docker-compose' where that is not there")
 	flags.IntVar(&s.statusPort, "status-port", 9848, "`PORT` of the entrypoint's status page in the container")
 	flags.IntVar(&s.apiPort, "api-port", 12346, "`PORT` of the node's API in the container")
 	if err := flags.Parse(args); err != nil {
@@ -135,6 +136,9 @@ func (s *settings) check() error {
 	}
 	if s.timeout <= 0 || s.stall <= 0 {
 		return errors.New("--timeout and --stall must be above 0")
+	}
+	if strings.TrimSpace(s.compose) == "" && s.compose != "" {
+		return errors.New("--compose is blank: name a command, or leave it out")
 	}
 	for service := range s.nodePlans {
 		if !slices.Contains(s.nodes, service) {
@@ -174,7 +178,7 @@ func carryOut(interrupted context.Context, s settings, progress io.Writer) (*rep
 	ctx, cancel := context.WithTimeoutCause(interrupted, s.timeout, errTimeout)
 	defer cancel()
 	begun := time.Now()
-	e, err := findEngine(ctx)
+	e, err := findEngine(ctx, s.compose)
 	if err != nil {
 		return nil, err
 	}

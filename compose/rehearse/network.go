@@ -296,8 +296,12 @@ func (w *network) stalled(ctx context.Context, n *node, begun time.Time, what st
 	if end != "" {
 		sentence += "; its last run ended with " + end
 	}
-	if sick, err := w.sick(ctx, w.others); err == nil && sick != "" {
-		sentence += "; " + sick
+	// The node itself last: that it is not healthy says less than that the chain is gone.
+	for _, services := range [][]string{w.others, {n.service}} {
+		if sick, err := w.sick(ctx, services); err == nil && sick != "" {
+			sentence += "; " + sick
+			break
+		}
 	}
 	return &failureReport{Node: n.service, Sentence: sentence, Log: log}
 }

@@ -32,8 +32,11 @@ var rules = map[string]rule{
 	"compose/testnet": {may: []string{"compose/network"}},
 	// It looks at the entrypoint from outside, as an operator does.
 	"compose/rehearse": {},
-	"cmd/mock-rollup":  {may: []string{"internal/mockrollup"}},
-	"images":           {may: []string{"internal/lookpath"}},
+	// It looks at the entrypoint from outside, as an operator does.
+	"compose/rehearse":      {},
+	"compose/rehearsaltest": {},
+	"cmd/mock-rollup":       {may: []string{"internal/mockrollup"}},
+	"images":                {may: []string{"internal/lookpath"}},
 	// Only tests use it.
 	"images/dockertest":   {},
 	"internal/guards":     {},

@@ -1,0 +1,394 @@
+package rehearsaltest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/images/dockertest"
+)
+
+func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
+
+const (
+	// image is the stand-in's network under another name than that of 'make testnet'.
+	image = "dockertest/rollup-rehearsal"
+	// deadline is for a whole rehearsal on a busy machine.
+	deadline = 15 * time.Minute
+)
+
+// built makes the image and the program, once.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "rehearsaltest-")
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "rehearse")
+	for _, args := range [][]string{
+		{"make", "--no-print-directory", "testnet-image", "NETWORK_IMAGE=" + image, "VERSION=v0.0.0-dockertest"},
+		{"go", "build", "-o", program, "./compose/rehearse"},
+	} {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return program, nil
+})
+
+// rehearsal is one run of the program.
+type rehearsal struct {
+	t       *testing.T
+	dir     string
+	cmd     *exec.Cmd
+	project string
+	out     bytes.Buffer
+	said    *lines
+}
+
+// lines are what the program says while it runs.
+type lines struct {
+	mu    sync.Mutex
+	all   []string
+	grown chan struct{}
+}
+
+// begin starts a rehearsal of the network, after change has been made to a copy of its Compose file.
+func begin(t *testing.T, change func(file string) string, args ...string) *rehearsal {
+	t.Helper()
+	dockertest.Engine(t)
+	program, err := built()
+	require.NoError(t, err)
+	text, err := os.ReadFile("../compose.yaml")
+	require.NoError(t, err)
+	r := &rehearsal{t: t, dir: t.TempDir(), said: &lines{grown: make(chan struct{}, 1)}}
+	file := filepath.Join(r.dir, "compose.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(change(string(text))), 0o644))
+	args = append([]string{"--file", file, "--image", image, "--report", filepath.Join(r.dir, "report.json")}, args...)
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	t.Cleanup(cancel)
+	r.cmd = exec.CommandContext(ctx, program, args...)
+	r.cmd.Env = append(os.Environ(), "TESTNET_IMAGE="+image)
+	r.cmd.Cancel = func() error { return r.cmd.Process.Signal(os.Interrupt) }
+	r.cmd.WaitDelay = 3 * time.Minute
+	r.cmd.Stdout = &r.out
+	stderr, err := r.cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, r.cmd.Start())
+	go r.said.read(bufio.NewScanner(stderr))
+	name := regexp.MustCompile(`project (rehearsal-[0-9a-f]+);`)
+	r.project = name.FindStringSubmatch(r.says("project rehearsal-"))[1]
+	return r
+}
+
+func (l *lines) read(scanner *bufio.Scanner) {
+	for scanner.Scan() {
+		l.mu.Lock()
+		l.all = append(l.all, scanner.Text())
+		l.mu.Unlock()
+		select {
+		case l.grown <- struct{}{}:
+		default:
+		}
+	}
+	close(l.grown)
+}
+
+// says waits for a line with that text and returns it.
+func (r *rehearsal) says(text string) string {
+	r.t.Helper()
+	for {
+		r.said.mu.Lock()
+		i := slices.IndexFunc(r.said.all, func(line string) bool { return strings.Contains(line, text) })
+		all := slices.Clone(r.said.all)
+		r.said.mu.Unlock()
+		if i >= 0 {
+			return all[i]
+		}
+		if _, open := <-r.said.grown; !open {
+			require.FailNow(r.t, "it has ended without saying "+text, strings.Join(all, "\n"))
+		}
+	}
+}
+
+// report is the part of the report that the tests look at.
+type report struct {
+	Schema   int
+	Passed   bool
+	Verdict  string
+	Compose  string
+	Versions []struct{ Name string }
+	Steps    []struct {
+		Name     string
+		Result   string
+		Failures []struct {
+			Sentence, Node string
+			Version        *int
+			ExitCode       *int `json:"exit_code"`
+			Log            []string
+		}
+		Nodes []struct {
+			Node     string
+			Upgrades []struct {
+				From, To        int
+				HandOverSeconds float64 `json:"hand_over_seconds"`
+			}
+			Restarts []struct {
+				Cause    string
+				Expected bool
+			}
+		}
+		Roots []struct {
+			Height uint64
+			Equal  bool
+			Roots  map[string]string
+		}
+		Divergence *struct {
+			Height  uint64
+			Version int
+			Nodes   []string
+		}
+	}
+}
+
+func (r *report) results() map[string]string {
+	results := map[string]string{}
+	for _, s := range r.Steps {
+		results[s.Name] = s.Result
+	}
+	return results
+}
+
+// ends waits for the end, looks at the exit code and that nothing is left, and returns the report.
+func (r *rehearsal) ends(code int) (result report) {
+	r.t.Helper()
+	// Wait may close the pipe only when all of it was read.
+	for range r.said.grown {
+	}
+	_ = r.cmd.Wait()
+	r.t.Log(strings.Join(r.said.all, "\n"))
+	r.t.Log(r.out.String())
+	for _, kind := range [][]string{{"ps", "-aq"}, {"volume", "ls", "-q"}, {"network", "ls", "-q"}} {
+		args := append(kind, "--filter", "label=com.docker.compose.project="+r.project)
+		assert.Empty(r.t, dockertest.Docker(r.t, args...), "left behind: docker %s", strings.Join(args, " "))
+	}
+	require.Equal(r.t, code, r.cmd.ProcessState.ExitCode())
+	text, err := os.ReadFile(filepath.Join(r.dir, "report.json"))
+	if code > 1 {
+		return result
+	}
+	require.NoError(r.t, err)
+	require.NoError(r.t, json.Unmarshal(text, &result))
+	require.Equal(r.t, 1, result.Schema)
+	require.Equal(r.t, code == 0, result.Passed)
+	require.Contains(r.t, r.out.String(), result.Verdict)
+	return result
+}
+
+// plan writes a manager.json for the versions of the stand-in, after change.
+func plan(t *testing.T, change func(versions []map[string]any)) string {
+	t.Helper()
+	var versions []map[string]any
+	for _, name := range []string{"v0", "v1", "v2"} {
+		versions = append(versions, map[string]any{
+			"rollup_binary": "/opt/rollup/versions/" + name + "/rollup", "config_path": "/opt/rollup/versions/" + name + "/config.toml",
+		})
+	}
+	versions[0]["stop_height"] = 40
+	versions[1]["start_height"], versions[1]["stop_height"] = 41, 80
+	versions[1]["migration_path"] = "/opt/rollup/versions/v1/migration"
+	versions[2]["start_height"] = 81
+	change(versions)
+	text, err := json.Marshal(versions)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "manager.json")
+	require.NoError(t, os.WriteFile(path, text, 0o600))
+	return path
+}
+
+func unchanged(file string) string { return file }
+
+// composes are the commands of Compose that are there.
+func composes(t *testing.T) (all []string) {
+	t.Helper()
+	for _, command := range []string{"docker compose", "docker-compose"} {
+		words := append(strings.Fields(command), "version")
+		if exec.Command(words[0], words[1:]...).Run() == nil {
+			all = append(all, command)
+		}
+	}
+	if len(all) == 0 {
+		dockertest.Missing(t, "no Compose is there: .ci/compose installs both kinds")
+	}
+	return all
+}
+
+func TestRehearsalOfTheStandInPassesEachStep(t *testing.T) {
+	for _, compose := range composes(t) {
+		t.Run(compose, func(t *testing.T) {
+			result := begin(t, unchanged, "--compose", compose).ends(0)
+			require.Contains(t, result.Compose, compose)
+			require.Equal(t, map[string]string{
+				"start": "passed", "live upgrade": "passed", "resync": "passed", "kill -9 at the upgrade": "passed",
+				"SIGTERM at the stop height": "passed", "late node": "passed", "restored snapshot": "passed",
+			}, result.results())
+			require.Len(t, result.Versions, 3)
+			for _, s := range result.Steps[1:] {
+				require.Nil(t, s.Divergence, s.Name)
+				require.NotEmpty(t, s.Roots, s.Name)
+				for _, row := range s.Roots {
+					require.True(t, row.Equal, "%s at height %d", s.Name, row.Height)
+					require.Subset(t, keys(row.Roots), []string{"sequencer", "replica-0", "replica-1"}, "%s at height %d", s.Name, row.Height)
+				}
+				for _, n := range s.Nodes {
+					require.Len(t, n.Upgrades, 2, "%s of %s", s.Name, n.Node)
+				}
+			}
+			live, resync, kill := result.Steps[1], result.Steps[2], result.Steps[3]
+			require.Len(t, live.Nodes, 3)
+			require.Contains(t, resync.Roots[0].Roots, "live upgrade", "phases are compared with each other")
+			require.NotEmpty(t, kill.Nodes[0].Restarts)
+		})
+	}
+}
+
+func keys(m map[string]string) (all []string) {
+	for key := range m {
+		all = append(all, key)
+	}
+	return all
+}
+
+func TestBrokenPlanFailsAndTheCauseIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, flag string
+		change     func(versions []map[string]any)
+		step       string
+		sentence   string
+	}{
+		{
+			"missing migration", "--plan=",
+			func(versions []map[string]any) { delete(versions[1], "migration_path") },
+			"live upgrade", "the state_version on disk is 0, this binary requires 1: the state was not migrated",
+		},
+		{
+			"wrong heights in the plan of all", "--plan=",
+			func(versions []map[string]any) { versions[1]["start_height"] = 45 },
+			"start", "start_height",
+		},
+		{
+			"wrong heights in the plan of one node", "--node-plan=replica-1=",
+			func(versions []map[string]any) { versions[0]["stop_height"], versions[1]["start_height"] = 30, 31 },
+			"live upgrade", "state roots diverge from height 31 on, in version 0 (v0): replica-1 differs from the others",
+		},
+		{
+			"binary of the wrong version", "--plan=",
+			func(versions []map[string]any) { versions[1]["rollup_binary"] = versions[0]["rollup_binary"] },
+			"start", "version 1: v1 runs the binary of version 0",
+		},
+		{
+			"binary of the wrong version on one node", "--node-plan=replica-0=",
+			func(versions []map[string]any) { versions[2]["rollup_binary"] = versions[1]["rollup_binary"] },
+			"start", "replica-0, version 2: v2 runs the binary of version 1",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			result := begin(t, unchanged, row.flag+plan(t, row.change)).ends(1)
+			require.Contains(t, result.Verdict, row.step+" failed: ")
+			require.Contains(t, result.Verdict, row.sentence)
+			require.Equal(t, "failed", result.results()[row.step])
+			require.Equal(t, "not reached", result.results()["restored snapshot"])
+		})
+	}
+}
+
+func TestNonIdempotentMigrationThatIsKilledFailsThatScenarioAlone(t *testing.T) {
+	t.Parallel()
+	config, err := os.ReadFile("../plan/v1/config.toml")
+	require.NoError(t, err)
+	require.Contains(t, string(config), "idempotent = true\nsleep = \"2s\"")
+	// Longer, so that a slow engine kills it in the middle, too.
+	broken := strings.Replace(string(config), "idempotent = true\nsleep = \"2s\"", "idempotent = false\nsleep = \"6s\"", 1)
+	path := filepath.Join(t.TempDir(), "config.toml")
+	require.NoError(t, os.WriteFile(path, []byte(broken), 0o644))
+	result := begin(t, func(file string) string {
+		for _, node := range []string{"sequencer", "replica-0", "replica-1"} {
+			volumes := fmt.Sprintf("volumes: [%q", node+":/data")
+			require.Contains(t, file, volumes)
+			file = strings.Replace(file, volumes, volumes+fmt.Sprintf(", %q", path+":/opt/rollup/versions/v1/config.toml:ro"), 1)
+		}
+		return file
+	}).ends(1)
+	require.Contains(t, result.Verdict, "kill -9 at the upgrade failed: replica-0: exit code 1: the migration of version 1 exited 1: ")
+	require.Contains(t, result.Verdict, "the state is half migrated to state_version 1")
+	require.NotContains(t, result.Verdict, ";", "it is the only failure")
+	require.Equal(t, map[string]string{
+		"start": "passed", "live upgrade": "passed", "resync": "passed", "kill -9 at the upgrade": "failed",
+		"SIGTERM at the stop height": "passed", "late node": "passed", "restored snapshot": "passed",
+	}, result.results())
+}
+
+func TestNodeThatNeverComesUpIsAVerdict(t *testing.T) {
+	t.Parallel()
+	result := begin(t, func(file string) string {
+		return strings.Replace(file, "hostname: replica-0", "hostname: replica-0\n    command: [\"--no-such-flag\"]", 1)
+	}, "--stall", "20s").ends(1)
+	require.Contains(t, result.Verdict, "start failed: replica-0")
+	require.Contains(t, strings.Join(result.Steps[0].Failures[0].Log, "\n"), "--no-such-flag")
+}
+
+func TestDAThatIsGoneIsAVerdict(t *testing.T) {
+	t.Parallel()
+	r := begin(t, unchanged, "--stall", "20s")
+	r.says("live upgrade …")
+	da := dockertest.Docker(t, "ps", "-q", "--filter", "label=com.docker.compose.project="+r.project, "--filter", "label=com.docker.compose.service=da")
+	dockertest.Docker(t, "stop", "-t", "1", da)
+	result := r.ends(1)
+	require.Contains(t, result.Verdict, "live upgrade failed: ")
+	require.Contains(t, result.Verdict, "made no progress for 20s")
+	require.Contains(t, result.Verdict, "service da does not run (exited")
+}
+
+func TestInterruptedRehearsalLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := begin(t, unchanged)
+	r.says("live upgrade …")
+	require.NoError(t, r.cmd.Process.Signal(syscall.SIGINT))
+	r.ends(130)
+}
+
+func TestWhatCannotBeCarriedOutHasAnExitCodeOfItsOwn(t *testing.T) {
+	t.Parallel()
+	program, err := built()
+	require.NoError(t, err)
+	for _, row := range []struct{ args, want string }{
+		{"--image no-such-image:here", `image "no-such-image:here" of service`},
+		{"--nodes sequencer,replica-7", "has no service replica-7"},
+		{"--new-chain nothing", "has no service nothing"},
+		{"--compose no-such-compose", `no command "no-such-compose"`},
+	} {
+		result := dockertest.Command{Name: program, Env: []string{"TESTNET_IMAGE=" + image}}.
+			Do(t, append([]string{"--file", "../compose.yaml"}, strings.Fields(row.args)...)...)
+		require.Equal(t, 69, result.Code, "%s\n%s", row.args, result.Both)
+		require.Contains(t, result.Err, row.want)
+		require.Contains(t, result.Err, "cannot be carried out")
+	}
+}
