@@ -33,7 +33,7 @@ type engine struct {
 // findEngine looks which commands there are, and that an engine answers. wanted is the command of Compose, or empty.
 func findEngine(ctx context.Context, wanted string) (*engine, error) {
 	e := &engine{}
-	version, err := run(ctx, nil, "docker", "version", "--format", "{{.Server.Version}}")
+	version, err := run(ctx, "docker", "version", "--format", "{{.Server.Version}}")
 	if err != nil {
 		return nil, fmt.Errorf("%w: no Docker engine answers: start one, or set DOCKER_HOST: %w", errUnavailable, err)
 	}
@@ -43,7 +43,7 @@ func findEngine(ctx context.Context, wanted string) (*engine, error) {
 		choice = [][]string{strings.Fields(wanted)}
 	}
 	for _, compose := range choice {
-		out, err := run(ctx, nil, append(compose[:len(compose):len(compose)], "version", "--short")...)
+		out, err := run(ctx, append(compose[:len(compose):len(compose)], "version", "--short")...)
 		if err != nil {
 			continue
 		}
@@ -68,12 +68,12 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // run returns what a command writes to stdout. Its error has what it writes to stderr.
-func run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+func run(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	var out, complaint bytes.Buffer
 	cmd := command(ctx, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &complaint
+	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -84,7 +84,7 @@ func run(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 }
 
 func (e *engine) docker(ctx context.Context, args ...string) (string, error) {
-	return run(ctx, nil, append([]string{"docker"}, args...)...)
+	return run(ctx, append([]string{"docker"}, args...)...)
 }
 
 // container is what 'docker inspect' tells that we look at.

@@ -234,7 +234,7 @@ func projectName() (name string, random int) {
 
 // prepare writes the project's Compose file, and returns the image of the nodes.
 func (w *network) prepare(ctx context.Context, s settings, random int) (image string, err error) {
-	resolved, err := run(ctx, nil, append(slices.Clone(w.engine.compose), "-p", w.project, "-f", s.file, "config")...)
+	resolved, err := run(ctx, append(slices.Clone(w.engine.compose), "-p", w.project, "-f", s.file, "config")...)
 	if err != nil {
 		return "", err
 	}

@@ -57,7 +57,7 @@ type network struct {
 
 func (w *network) compose(ctx context.Context, args ...string) error {
 	all := append(slices.Clone(w.engine.compose), "-p", w.project, "-f", w.file)
-	_, err := run(ctx, nil, append(all, args...)...)
+	_, err := run(ctx, append(all, args...)...)
 	return err
 }
 

@@ -245,10 +245,10 @@ func ask(ctx context.Context, url string, into any) error {
 
 // freePorts chooses count ports that nobody listens on, below those that the kernel gives to outgoing connections.
 func freePorts(count, from int) ([]int, error) {
-	const first, range_ = 20000, 12000
+	const first, many = 20000, 12000
 	var chosen []int
-	for i := 0; i < range_ && len(chosen) < count; i++ {
-		port := first + (from+i)%range_
+	for i := 0; i < many && len(chosen) < count; i++ {
+		port := first + (from+i)%many
 		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue

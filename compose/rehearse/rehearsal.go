@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -422,9 +421,4 @@ func lowest(nodes []*node) uint64 {
 		low = min(low, n.height())
 	}
 	return low
-}
-
-// nameOf is a version for people.
-func (r *rehearsal) nameOf(version int) string {
-	return fmt.Sprintf("version %d (%s)", version, strings.TrimSpace(r.versions[version].Name))
 }

@@ -36,7 +36,7 @@ func (e *engine) fill(ctx context.Context, id, dir, target string) error {
 	}
 	reader, writer := io.Pipe()
 	go func() { _ = writer.CloseWithError(archiveFolder(dir, o, writer)) }()
-	defer reader.Close()
+	defer func() { _ = reader.Close() }()
 	if err := e.unpack(ctx, id, target, reader); err != nil {
 		return fmt.Errorf("cannot copy %s to %s: %w", dir, target, err)
 	}
