@@ -31,8 +31,6 @@ var rules = map[string]rule{
 	"compose/network": {},
 	"compose/testnet": {may: []string{"compose/network"}},
 	// It looks at the entrypoint from outside, as an operator does.
-	"compose/rehearse": {},
-	// It looks at the entrypoint from outside, as an operator does.
 	"compose/rehearse":      {},
 	"compose/rehearsaltest": {},
 	"cmd/mock-rollup":       {may: []string{"internal/mockrollup"}},
