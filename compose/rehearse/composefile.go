@@ -131,6 +131,37 @@ func (f *composeFile) others(nodes []string) (names []string) {
 	return names
 }
 
+// networksOf returns the networks of a service, by their names at the engine, with the service's aliases in each.
+func (f *composeFile) networksOf(service, project string) map[string][]string {
+	all := map[string][]string{}
+	defined, _ := f.document["networks"].(map[string]any)
+	add := func(key string, options any) {
+		name := project + "_" + key
+		if definition, isMap := defined[key].(map[string]any); isMap && definition["name"] != nil {
+			name = fmt.Sprint(definition["name"])
+		}
+		aliases := []string{service}
+		if options, isMap := options.(map[string]any); isMap {
+			more, _ := options["aliases"].([]any)
+			for _, alias := range more {
+				aliases = append(aliases, fmt.Sprint(alias))
+			}
+		}
+		all[name] = aliases
+	}
+	switch networks := f.service(service)["networks"].(type) {
+	case map[string]any:
+		for key, options := range networks {
+			add(key, options)
+		}
+	case []any:
+		for _, key := range networks {
+			add(fmt.Sprint(key), nil)
+		}
+	}
+	return all
+}
+
 // text is JSON, which is YAML, too.
 func (f *composeFile) text() ([]byte, error) {
 	text, err := json.MarshalIndent(f.document, "", "  ")

@@ -151,3 +151,16 @@ func TestComposeFileThatDoesNotFitIsRefused(t *testing.T) {
 		require.ErrorContains(t, err, want, text)
 	}
 }
+
+func TestNetworksOfAServiceAreKnownByTheirNamesAtTheEngine(t *testing.T) {
+	f := resolve(t, `
+networks: {da: {internal: true}, nodes: {name: other}}
+services:
+  a: {image: x, networks: {da: null, nodes: {aliases: [b]}}}
+  c: {image: x, networks: [da]}
+  d: {image: x}
+`)
+	require.Equal(t, map[string][]string{"p_da": {"a"}, "other": {"a", "b"}}, f.networksOf("a", "p"))
+	require.Equal(t, map[string][]string{"p_da": {"c"}}, f.networksOf("c", "p"))
+	require.Empty(t, f.networksOf("d", "p"))
+}

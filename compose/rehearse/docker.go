@@ -103,7 +103,8 @@ type container struct {
 		Type, Name, Destination string
 		RW                      bool
 	}
-	Config struct {
+	NetworkSettings struct{ Networks map[string]any }
+	Config          struct {
 		Image  string
 		Labels map[string]string
 	}

@@ -101,7 +101,7 @@ func (r *rehearsal) newChain(ctx context.Context, late *node) error {
 	for _, n := range r.nodes {
 		n.with(func() { n.heights = newHeightMap() })
 	}
-	if err := r.create(ctx, r.nodes, r.fillNew(ctx)); err != nil {
+	if err := r.create(ctx, r.nodes, wiped, r.fillNew(ctx)); err != nil {
 		return err
 	}
 	if err := r.startOthers(ctx, wiped); err != nil {
@@ -301,7 +301,7 @@ func (r *rehearsal) restore(ctx context.Context, s *stepReport, n *node, healthy
 	if err := r.wipe(ctx, []string{n.service}); err != nil {
 		return err
 	}
-	if err := r.create(ctx, []*node{n}, func(n *node) error { return r.load(ctx, n.id(), r.data, file) }); err != nil {
+	if err := r.create(ctx, []*node{n}, nil, func(n *node) error { return r.load(ctx, n.id(), r.data, file) }); err != nil {
 		return err
 	}
 	if err := r.startNew(ctx, n); err != nil {

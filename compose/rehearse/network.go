@@ -43,8 +43,10 @@ type network struct {
 	*engine
 	project string
 	file    string
-	dir     string
-	data    string
+	// resolved is what is in file.
+	resolved *composeFile
+	dir      string
+	data     string
 	// kept are the volumes of nodes that a wipe leaves alone, as the Compose file names them.
 	kept []string
 	// snapshot is a folder that each empty volume is filled with, or empty.
@@ -81,7 +83,15 @@ func (w *network) startOthers(ctx context.Context, services []string) error {
 	if len(services) == 0 {
 		return nil
 	}
-	if err := w.compose(ctx, append([]string{"up", "-d"}, services...)...); err != nil {
+	all, err := w.containers(ctx, w.project)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, service := range services {
+		ids = append(ids, all[service].ID)
+	}
+	if err := w.startContainers(ctx, ids); err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(w.stall); ; {
@@ -96,6 +106,19 @@ func (w *network) startOthers(ctx context.Context, services []string) error {
 			return err
 		}
 	}
+}
+
+// startContainers starts them at the same time: the chain does not wait.
+func (w *network) startContainers(ctx context.Context, ids []string) error {
+	problems := make([]error, len(ids))
+	var starting sync.WaitGroup
+	for i, id := range ids {
+		starting.Go(func() {
+			_, problems[i] = w.docker(ctx, "start", id)
+		})
+	}
+	starting.Wait()
+	return errors.Join(problems...)
 }
 
 // sick says which of the services does not run or is not healthy.
@@ -120,25 +143,47 @@ func (w *network) sick(ctx context.Context, services []string) (string, error) {
 	return "", nil
 }
 
-// create makes the containers and volumes of nodes, and fills the volumes with the snapshot, or with what fill says.
-func (w *network) create(ctx context.Context, nodes []*node, fill func(n *node) error) error {
-	args := append([]string{"up", "--no-start", "--no-deps"}, w.services(nodes)...)
-	if err := w.compose(ctx, args...); err != nil {
+// create makes the containers and volumes of nodes and of other services. The volumes of the nodes are filled by fill.
+func (w *network) create(ctx context.Context, nodes []*node, others []string, fill func(n *node) error) error {
+	services := append(w.services(nodes), others...)
+	if err := w.compose(ctx, append([]string{"up", "--no-start", "--no-deps"}, services...)...); err != nil {
 		return err
 	}
 	all, err := w.containers(ctx, w.project)
 	if err != nil {
 		return err
 	}
-	for _, n := range nodes {
-		c, found := all[n.service]
+	for _, service := range services {
+		c, found := all[service]
 		if !found {
-			return fmt.Errorf("service %s has no container", n.service)
+			return fmt.Errorf("service %s has no container", service)
 		}
+		if err := w.connect(ctx, service, c); err != nil {
+			return err
+		}
+	}
+	for _, n := range nodes {
 		n.begin()
-		n.with(func() { n.container, n.down = c.ID, true })
+		n.with(func() { n.container, n.down = all[n.service].ID, true })
 		if err := fill(n); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// connect connects a new container to the networks that it is not on yet: docker-compose 1.29 leaves that to its own start.
+func (w *network) connect(ctx context.Context, service string, c container) error {
+	for name, aliases := range w.resolved.networksOf(service, w.project) {
+		if _, connected := c.NetworkSettings.Networks[name]; connected {
+			continue
+		}
+		args := []string{"network", "connect"}
+		for _, alias := range aliases {
+			args = append(args, "--alias", alias)
+		}
+		if _, err := w.docker(ctx, append(args, name, c.ID)...); err != nil {
+			return fmt.Errorf("cannot connect %s to its network: %w", service, err)
 		}
 	}
 	return nil
@@ -154,11 +199,14 @@ func (w *network) fillNew(ctx context.Context) func(*node) error {
 	}
 }
 
-// startNew starts the containers of nodes for the first time. docker-compose 1.29 connects a container to its networks
-// only then, so that 'docker start' would leave it with one of them.
+// startNew starts the containers of nodes for the first time.
 func (w *network) startNew(ctx context.Context, nodes ...*node) error {
-	if err := w.compose(ctx, append([]string{"up", "-d", "--no-deps", "--no-recreate"}, w.services(nodes)...)...); err != nil {
-		return err
+	var ids []string
+	for _, n := range nodes {
+		ids = append(ids, n.id())
+	}
+	if err := w.startContainers(ctx, ids); err != nil {
+		return fmt.Errorf("cannot start the nodes: %w", err)
 	}
 	for _, n := range nodes {
 		n.did(didStart)
@@ -436,6 +484,7 @@ func (w *network) writeFile(f *composeFile) error {
 	if err != nil {
 		return err
 	}
+	w.resolved = f
 	w.file = filepath.Join(w.dir, "compose.yaml")
 	if err := os.WriteFile(w.file, text, 0o600); err != nil {
 		return fmt.Errorf("cannot write the Compose file: %w", err)

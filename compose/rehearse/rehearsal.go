@@ -112,7 +112,7 @@ func (r *rehearsal) settle(ctx context.Context, s *stepReport, err error) error 
 func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
 	r.chain = 1
 	// The nodes are ready to be started before the chain begins, which does not wait for them.
-	if err := r.create(ctx, r.nodes, r.fillNew(ctx)); err != nil {
+	if err := r.create(ctx, r.nodes, r.others, r.fillNew(ctx)); err != nil {
 		return err
 	}
 	if err := r.startOthers(ctx, r.others); err != nil {
@@ -242,7 +242,7 @@ func (r *rehearsal) resync(ctx context.Context, s *stepReport) error {
 	if err := r.wipe(ctx, append(r.services(r.nodes), r.settings.wipeToo...)); err != nil {
 		return err
 	}
-	if err := r.create(ctx, r.nodes, r.fillNew(ctx)); err != nil {
+	if err := r.create(ctx, r.nodes, r.settings.wipeToo, r.fillNew(ctx)); err != nil {
 		return err
 	}
 	if err := r.startOthers(ctx, r.settings.wipeToo); err != nil {

@@ -130,30 +130,33 @@ func (t *timeline) upgrades() (all []upgradeReport) {
 
 // restarts are all starts of the entrypoint but the first, each with what has ended the run before.
 func (t *timeline) restarts() (all []restartReport) {
-	end, first := restartReport{}, true
+	// What the rehearsal does to a container is noted before it is done, perhaps before the run that it ends has said its
+	// first word. So there may be two ends before a start.
+	var ends []restartReport
+	first := true
 	for i := range t.events {
 		e := &t.events[i]
 		switch {
 		case e.Name == didKill:
-			end = restartReport{Cause: "SIGKILL by the rehearsal", Expected: true}
+			ends = append(ends, restartReport{Cause: "SIGKILL by the rehearsal", Expected: true})
 		case e.Name == didStop:
-			end = restartReport{Cause: "SIGTERM by the rehearsal", Expected: true}
-		case e.Name == "run failed" && end.Cause == "":
-			end = restartReport{Cause: t.why(e), Expected: t.excused(i)}
+			ends = append(ends, restartReport{Cause: "SIGTERM by the rehearsal", Expected: true})
+		case e.Name == "run failed" && len(ends) == 0:
+			end := restartReport{Cause: t.why(e), Expected: t.excused(i)}
 			if t.becameLeader(e) {
 				end.Cause = "the node became leader"
 			}
-		case e.Name == endedMutely && end.Cause == "":
-			end = restartReport{Cause: e.Error}
+			ends = append(ends, end)
+		case e.Name == endedMutely && len(ends) == 0:
+			ends = append(ends, restartReport{Cause: e.Error})
+		case e.is("version configured", 0) && first:
+			first = false
 		case e.is("version configured", 0):
-			if !first {
-				if end.Cause == "" {
-					end.Cause = "the container ended without a word"
-				}
-				end.At = e.Time
-				all = append(all, end)
+			if len(ends) == 0 {
+				ends = append(ends, restartReport{Cause: "the container ended without a word"})
 			}
-			first, end = false, restartReport{}
+			ends[0].At = e.Time
+			all, ends = append(all, ends[0]), ends[1:]
 		}
 	}
 	return all

@@ -134,6 +134,18 @@ func TestLogThatComesLateIsPutInOrder(t *testing.T) {
 	require.Equal(t, []restartReport{{At: at(6), Cause: "SIGKILL by the rehearsal", Expected: true}}, seen.restarts())
 }
 
+func TestKillBeforeTheFirstWordOfARunEndsThatRun(t *testing.T) {
+	require.Equal(t, []restartReport{
+		{At: at(4), Cause: "SIGTERM by the rehearsal", Expected: true},
+		{At: at(5), Cause: "SIGKILL by the rehearsal", Expected: true},
+	}, logged(t, configured+`
+2 !rehearsal: stopped
+3 !rehearsal: killed
+4 version configured :"version":0
+5 version configured :"version":0
+`).restarts())
+}
+
 func TestRestartsTellWhatHasEndedTheRunBefore(t *testing.T) {
 	restarts := logged(t, configured+`
 1 >Exiting to restart as leader height=12
