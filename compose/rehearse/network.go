@@ -15,7 +15,7 @@ import (
 
 const (
 	watchEvery = 20 * time.Millisecond
-	stateEvery = time.Second
+	stateEvery = 3 * time.Second
 	// company is how long a first failure is held back: what breaks one node often breaks the others too, and then the
 	// report is to say so.
 	company = 3 * time.Second
