@@ -39,7 +39,7 @@ const (
 	exitInterrupted = 130
 
 	// removeTimeout bounds the tidying up, which comes after a Ctrl-C, too.
-	removeTimeout = 2 * time.Minute
+	removeTimeout = 5 * time.Minute
 )
 
 // errTimeout ends a rehearsal that takes longer than --timeout: that is a verdict.

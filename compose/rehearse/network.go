@@ -471,10 +471,12 @@ func (w *network) remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Compose would give each container its grace period.
+	// All at once; Compose would give each container its grace period.
+	var removing sync.WaitGroup
 	for _, c := range all {
-		_, _ = w.docker(ctx, "kill", c.ID)
+		removing.Go(func() { _, _ = w.docker(ctx, "rm", "--force", "--volumes", c.ID) })
 	}
+	removing.Wait()
 	return w.compose(ctx, "down", "--volumes", "--remove-orphans", "--timeout", "1")
 }
 
