@@ -103,11 +103,19 @@ type container struct {
 		Type, Name, Destination string
 		RW                      bool
 	}
+	HostConfig struct {
+		RestartPolicy struct{ Name string }
+	}
 	NetworkSettings struct{ Networks map[string]any }
 	Config          struct {
 		Image  string
 		Labels map[string]string
 	}
+}
+
+// stays reports whether the container is meant to run for ever.
+func (c *container) stays() bool {
+	return c.HostConfig.RestartPolicy.Name == "always" || c.HostConfig.RestartPolicy.Name == "unless-stopped"
 }
 
 const (

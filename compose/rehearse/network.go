@@ -132,7 +132,7 @@ func (w *network) sick(ctx context.Context, services []string) (string, error) {
 		switch {
 		case !found:
 			return fmt.Sprintf("service %s has no container", service), nil
-		case !c.State.Running && c.State.ExitCode == 0:
+		case !c.State.Running && c.State.Status == "exited" && c.State.ExitCode == 0 && !c.stays():
 			// It had something to do once, as a container that makes a database.
 		case !c.State.Running:
 			return fmt.Sprintf("service %s does not run (%s, exit code %d)", service, c.State.Status, c.State.ExitCode), nil

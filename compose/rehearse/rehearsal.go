@@ -201,9 +201,23 @@ func (r *rehearsal) live(ctx context.Context, s *stepReport) error {
 		r.compareWhatThereIs(ctx, s, r.nodes)
 		return err
 	}
+	r.noteWhoWasBehind(s)
 	table, last, err := r.compare(ctx, s, r.nodes, nil)
 	r.agreed, r.common = table, last
 	return err
+}
+
+// noteWhoWasBehind tells of nodes that have met their first stop height while they were still catching up with the chain,
+// as on an overloaded machine: that was a resync and no live upgrade.
+func (r *rehearsal) noteWhoWasBehind(s *stepReport) {
+	for _, n := range r.nodes {
+		n.with(func() {
+			first, told := n.seen.heights[0]
+			if stop := r.versions[0].StopHeight; stop != nil && (told && first.first >= *stop || !told && len(n.seen.heights) == len(r.versions)) {
+				s.Notes = append(s.Notes, fmt.Sprintf("%s came to height %d before it had caught up with the chain: its first upgrade was not live", n.service, *stop))
+			}
+		})
+	}
 }
 
 func (r *rehearsal) startLoad(ctx context.Context, s *stepReport) (stop func()) {
