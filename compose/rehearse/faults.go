@@ -222,8 +222,9 @@ func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
 		if err := r.kill(ctx, f.node); err != nil {
 			return err
 		}
-		if err := r.await(ctx, fmt.Sprintf("version %d runs", version), []*node{f.node}, func(n *node) bool {
-			return n.saw("height known", version)
+		if err := r.await(ctx, fmt.Sprintf("version %d runs", version), []*node{f.node}, func(n *node) (reached bool) {
+			n.with(func() { reached = n.seen.reached(version) })
+			return reached
 		}); err != nil {
 			return err
 		}
@@ -254,7 +255,7 @@ func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 				continue
 			}
 			n.with(func() {
-				past = past && n.seen.saw("height known", 1)
+				past = past && n.seen.reached(1)
 				if n.progress.After(newest) {
 					newest = n.progress
 				}

@@ -78,6 +78,17 @@ func (t *timeline) count(name string, version int) (count int) {
 	return count
 }
 
+// reached reports whether the node has told a height of version, or of a later one: in a resync a version may be through
+// before it is asked.
+func (t *timeline) reached(version int) bool {
+	for seen := range t.heights {
+		if seen >= version {
+			return true
+		}
+	}
+	return false
+}
+
 // plan is the versions that the entrypoint has told, oldest first.
 func (t *timeline) plan() (versions []versionReport) {
 	for i := range t.events {

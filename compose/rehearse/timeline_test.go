@@ -126,6 +126,16 @@ func TestVersionWithoutAHeightHasNoDowntime(t *testing.T) {
 	require.InDelta(t, 4, *upgrades[1].DowntimeSeconds, 0.001, "the node was down all that time")
 }
 
+func TestVersionThatWasThroughBeforeItWasAskedWasReached(t *testing.T) {
+	seen := logged(t, configured+`
+1 version completed :"version":0 | "height":40
+6 height known :"version":2 | "height":80
+`)
+	require.True(t, seen.reached(1))
+	require.True(t, seen.reached(2))
+	require.False(t, seen.reached(3))
+}
+
 func TestLogThatComesLateIsPutInOrder(t *testing.T) {
 	seen := newTimeline("a")
 	seen.add(event{Time: at(5), Name: didKill})
