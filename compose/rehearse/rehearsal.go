@@ -177,8 +177,7 @@ func (r *rehearsal) checkPlan(ctx context.Context, s *stepReport) error {
 			}
 			if other, twice := digests[digest]; twice {
 				s.Failures = append(s.Failures, failureReport{Node: n.service, Version: &v.Version, Sentence: fmt.Sprintf(
-					"%s, version %d: %s runs the binary of version %d: %s is the same file as %s",
-					n.service, v.Version, v.Name, other.Version, v.Binary, other.Binary)})
+					"%s, version %d: %s runs the binary of version %d: %s", n.service, v.Version, v.Name, other.Version, v.Binary)})
 			}
 			digests[digest] = v
 		}
