@@ -99,7 +99,7 @@ rehearse: testnet-image ## rehearse the upgrades of the stand-in, or of your ima
 
 compose-test: export DOCKER_TESTS := 1
 compose-test: bases ## run the tests of the local network on a real Docker engine, with each Compose that is there
-	$(gotest) -count=1 -timeout 40m ./compose/composetest ./compose/rehearsaltest
+	$(gotest) -count=1 -p 1 -timeout 40m ./compose/composetest ./compose/rehearsaltest
 
 docker-test: export DOCKER_TESTS := 1
 docker-test: bases ## run the tests of the images on a real Docker engine
