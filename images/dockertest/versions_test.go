@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -138,7 +139,9 @@ func TestBaseOfTheImageHasWhatANodeNeeds(t *testing.T) {
 	} {
 		files := rollupFiles(t)
 		delete(files, "v1/migration*")
-		files["Dockerfile"] += "COPY --from=debian:bookworm-slim /usr/bin/true /opt/rollup/versions/v1/migration\n"
+		const line = "COPY v1/ /opt/rollup/versions/v1/\n"
+		require.Contains(t, files["Dockerfile"], line)
+		files["Dockerfile"] = strings.Replace(files["Dockerfile"], line, line+"COPY --from=debian:bookworm-slim /usr/bin/true /opt/rollup/versions/v1/migration\n", 1)
 		image := dockertest.Build(t, files, append([]string{"--build-arg", "BASE=" + row.base}, args...)...)
 		result := dockertest.Once(t, image, "check")
 		assert.Equal(t, row.code, result.Code, "%s: %s", row.base, result.Both)
