@@ -40,12 +40,21 @@ func TestLogDriversChangeNothing(t *testing.T) {
 				results["docker logs"] = dockertest.TryDocker(t, "logs", c.Name)
 			}
 			for name, result := range results {
-				assert.True(t, slices.Contains(strings.Split(result.Out, "\n"), "out "+longLine), name)
-				assert.True(t, slices.Contains(strings.Split(result.Err, "\n"), "err "+longLine), name)
+				assert.True(t, hasLine(result.Out, "out "+longLine, driver), name)
+				assert.True(t, hasLine(result.Err, "err "+longLine, driver), name)
 				assert.Contains(t, result.Err, `"msg":"run failed","exit_code":3`, name)
 			}
 		})
 	}
+}
+
+// hasLine reports whether text has the line. The driver local, at least that of Docker 20.10, drops the end of one that it
+// has stored in parts.
+func hasLine(text, line, driver string) bool {
+	if driver == "local" {
+		return strings.Contains(text, line)
+	}
+	return slices.Contains(strings.Split(text, "\n"), line)
 }
 
 // A docker command that is attached and takes nothing blocks the engine, and with it whoever writes. The entrypoint gives
