@@ -274,7 +274,7 @@ func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 	return nil
 }
 
-// saveSnapshot stops a node before its first upgrade, copies its volume and starts it again. Without a snapshot the name
+// saveSnapshot stops a node before an upgrade, the first one if the machine is fast enough, copies its volume and starts it again. Without a snapshot the name
 // is empty, and the step says why.
 func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (string, error) {
 	if err := r.await(ctx, "a height for a snapshot is told", []*node{n}, func(n *node) bool { return n.height() >= snapshotFrom }); err != nil {
@@ -286,8 +286,8 @@ func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (s
 	height, first := n.height(), 0
 	n.with(func() { first = n.version })
 	file := filepath.Join(r.dir, "snapshot.tar")
-	if n.saw("version completed", -1) {
-		s.Notes = append(s.Notes, fmt.Sprintf("no snapshot was taken: %s was past its first upgrade at height %d", n.service, height))
+	if last := len(r.versions) - 1; n.saw("version completed", last-1) {
+		s.Notes = append(s.Notes, fmt.Sprintf("no snapshot was taken: %s was past its last upgrade at height %d", n.service, height))
 		file = ""
 	} else if err := r.save(ctx, n.id(), r.data, file); err != nil {
 		return "", err
