@@ -237,7 +237,7 @@ func (t *timeline) failure(e *event) *failureReport {
 		Log: t.tail(e.Time),
 	}
 	f.Sentence = t.node
-	if e.Version != nil && !strings.HasPrefix(e.Error, "version ") {
+	if e.Version != nil && !strings.Contains(t.why(e), fmt.Sprintf("version %d", *e.Version)) {
 		f.Sentence += fmt.Sprintf(", version %d", *e.Version)
 	}
 	if e.Name == endedMutely {
