@@ -486,19 +486,19 @@ func processFolders() []string {
 // awaitNoZombies waits until no child of the program is dead and not reaped: each is for a moment.
 func (c *chain) awaitNoZombies() {
 	c.t.Helper()
-	c.await("every zombie to be reaped", func() bool { return zombiesBelow(c.program.cmd.Process.Pid) == 0 })
+	c.await("every zombie to be reaped", func() bool { return len(zombiesBelow(c.program.cmd.Process.Pid)) == 0 })
 }
 
-// zombiesBelow counts the children of a process that are dead and not reaped.
-func zombiesBelow(parent int) (zombies int) {
+// zombiesBelow gives the children of a process that are dead and not reaped.
+func zombiesBelow(parent int) (pids []string) {
 	for _, dir := range processFolders() {
 		text, _ := os.ReadFile(filepath.Join(dir, "stat"))
 		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 		if len(fields) > 1 && fields[0] == "Z" && fields[1] == strconv.Itoa(parent) {
-			zombies++
+			pids = append(pids, filepath.Base(dir))
 		}
 	}
-	return zombies
+	return pids
 }
 
 // nodeProcess is the pid of the only process besides the program.

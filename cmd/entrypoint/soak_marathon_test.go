@@ -76,6 +76,8 @@ type marathon struct {
 	began   time.Time
 	samples []sample
 	signals int
+	// dead are the zombies of the last sample.
+	dead []string
 	// What was read from its stderr: bytes, and how often that was stalled; and the last of our own lines.
 	read, stalls atomic.Int64
 	last         logBook
@@ -319,7 +321,15 @@ func (m *marathon) sample() sample {
 		m.fatalf("the entrypoint has ended:\n%s", m.last.text())
 	}
 	require.NoError(m.t, err)
-	s.values[descriptors], s.values[zombies] = float64(len(fds)), float64(zombiesBelow(pid))
+	s.values[descriptors] = float64(len(fds))
+	// Every dead child is a zombie for a moment, on a busy machine for a longer one. What counts is who stays.
+	before := m.dead
+	m.dead = zombiesBelow(pid)
+	for _, pid := range m.dead {
+		if slices.Contains(before, pid) {
+			s.values[zombies]++
+		}
+	}
 	stat := readText(folder + "stat")
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	var user, system float64
