@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,6 +122,13 @@ func (m *marathon) wrap(binary, before string) {
 func (m *marathon) run() {
 	m.t.Helper()
 	m.start()
+	m.await("the status to be served", func() bool {
+		resp, err := http.Get("http://" + m.statusAddress + "/healthz")
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err == nil
+	})
 	m.began = time.Now()
 	every := min(max(m.length/60, 200*time.Millisecond), 5*time.Second)
 	sampling, signalling := time.NewTicker(every), time.NewTicker(700*time.Millisecond)
