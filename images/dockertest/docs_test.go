@@ -74,7 +74,7 @@ func TestEachCommandOfTheImagesPageWorks(t *testing.T) {
 	prefix := dockertest.Name()
 	names := strings.NewReplacer(
 		"rollup-testnet", dockertest.Testnet(t), "ENTRYPOINT=rollup-entrypoint", "ENTRYPOINT="+dockertest.Entrypoint(t),
-		"-t rollup-entrypoint", "-t "+prefix+"-program", "my-rollup", prefix+"-rollup", "my-node", prefix+"-node",
+		"-t rollup-entrypoint", "-t "+prefix+"-program", "tags=rollup-entrypoint", "tags="+prefix+"-program", "my-rollup", prefix+"-rollup", "my-node", prefix+"-node",
 		"rollup-data", prefix+"-data", "demo", prefix+"-demo",
 	)
 	dir := t.TempDir()
