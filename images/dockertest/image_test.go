@@ -31,6 +31,7 @@ func TestTestnetUpgradesThroughThreeVersions(t *testing.T) {
 	c.WaitEvent("migration finished", "version", 1, "exit_code", 0)
 	c.WaitEvent("version completed", "version", 1, "height", 80)
 	c.WaitEvent("version started", "version", 2)
+	c.WaitEvent("height known", "version", 2)
 	c.WaitHealth("healthy")
 	c.Stop()
 	require.Zero(t, c.WaitExit())
