@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rollup-entrypoint/images"
+	"rollup-entrypoint/internal/mockrollup"
 	"rollup-entrypoint/internal/status"
 	"rollup-entrypoint/sequencer"
 )
@@ -364,6 +365,7 @@ func TestNodesHaveTheirPriorityWhileVersionsAreVerified(t *testing.T) {
 	expectNormal("v1")
 	nice, _, _ := priority(t, c.program.cmd.Process.Pid)
 	assert.Equal(t, ours, nice, "of the program")
+	c.await("height 15 on disk", func() bool { state, err := mockrollup.ReadState(c.state); return err == nil && state.Height == 15 })
 	c.run(phase{
 		name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v1 terminated", "exit v1 0 at 15"},
 	})
