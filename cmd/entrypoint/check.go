@@ -150,6 +150,11 @@ func (c *checked) printJSON(w io.Writer) error {
 			report.Versions = append(report.Versions, c.jsonVersion(i))
 		}
 	}
+	return writeJSON(w, report)
+}
+
+// writeJSON prints a report as JSON for people and programs.
+func writeJSON(w io.Writer, report any) error {
 	text, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {
 		return fmt.Errorf("cannot write the report as JSON: %w", err)

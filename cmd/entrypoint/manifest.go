@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -199,12 +198,5 @@ func printDifferencesJSON(w io.Writer, file string, found []images.Difference) e
 		}
 		report.Differences = append(report.Differences, out)
 	}
-	text, err := json.MarshalIndent(report, "", "  ")
-	if err != nil {
-		return fmt.Errorf("cannot write the report as JSON: %w", err)
-	}
-	if _, err := w.Write(append(text, '\n')); err != nil {
-		return fmt.Errorf("cannot write the report: %w", err)
-	}
-	return nil
+	return writeJSON(w, report)
 }
