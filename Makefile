@@ -76,16 +76,23 @@ image: bases ## build the images rollup-entrypoint and rollup-testnet; then: doc
 	$(image_build) -f images/testnet.Dockerfile -t $(TESTNET_IMAGE) .
 
 testnet = TESTNET_IMAGE='$(NETWORK_IMAGE)' COMPOSE_PROFILES='$(PROFILES)' $(COMPOSE) -f compose/compose.yaml -p rollup-testnet
-testnet_status = go run -tags $(GO_TAGS) ./compose/testnet
+testnet_status = go run $(GO_FLAGS) -tags $(GO_TAGS) ./compose/testnet
 
-testnet-image: bases ## build the image of the nodes of the local network
-	$(image_build) --build-arg PLAN=compose/plan -f images/testnet.Dockerfile -t $(NETWORK_IMAGE) .
+# The engine's machine may be another one than ours: Docker Desktop's is always Linux.
+testnet-image: export GOOS = linux
+testnet-image: export GOARCH = $(shell docker version --format '{{.Server.Arch}}')
+testnet-image: build ## build the image of the nodes of the local network
+	rm -rf bin/network
+	images/testnet.sh compose/plan bin/network
+	docker build -q -f compose/Dockerfile --label org.opencontainers.image.version='$(VERSION)' -t $(NETWORK_IMAGE) bin/network
 
+# The program that prints the table is there before the network starts, so that no upgrade is missed while it is built.
 testnet: testnet-image ## start a local network of three nodes that upgrade twice within a minute; with PROFILES=monitoring
+	@go build $(GO_FLAGS) -tags $(GO_TAGS) -o bin/ ./compose/testnet
 	$(testnet) up -d
-	@$(testnet_status) --wait 2m
+	@bin/testnet --wait 2m
 	@printf '\nWaiting for the upgrades to v1 and v2; Ctrl-C does not stop the network\n\n'
-	@$(testnet_status) --wait 3m --version v2
+	@bin/testnet --wait 3m --version v2
 	@printf '\nLook again: make testnet-status; remove all: make testnet-down\n'
 
 testnet-status: ## one table over the nodes of the network; fails where their state roots differ
@@ -95,7 +102,7 @@ testnet-down: ## stop the network and remove its volumes
 	$(testnet) --profile monitoring down -v
 
 rehearse: testnet-image ## rehearse the upgrades of the stand-in, or of your image, plan and faults: make rehearse FLAGS='--help'
-	@TESTNET_IMAGE='$(NETWORK_IMAGE)' go run -tags $(GO_TAGS) ./compose/rehearse $(FLAGS)
+	@TESTNET_IMAGE='$(NETWORK_IMAGE)' go run $(GO_FLAGS) -tags $(GO_TAGS) ./compose/rehearse $(FLAGS)
 
 compose-test: export DOCKER_TESTS := 1
 compose-test: bases ## run the tests of the local network on a real Docker engine, with each Compose that is there

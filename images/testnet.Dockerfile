@@ -21,21 +21,12 @@ ARG VERSION=development
 ARG TARGETARCH
 # Without TARGETARCH it is built for the builder's machine.
 RUN GOARCH="$TARGETARCH" make build VERSION="$VERSION"
-# The folder with what each version has beside its binary; compose/plan has that of a network.
-ARG PLAN=images/testnet
 ARG SOURCE_DATE_EPOCH=0
-# Whole trees are copied into the image, so that it has the modification times of their folders, too. What is appended
-# gives each version a digest of its own, as real versions have; a loader does not read it. The manifest is written here
-# and not in the image, by a program for the builder's machine, so that an image for another one needs no emulation.
-RUN set -e; umask 022; mkdir -p /all/versions /out/program/opt/rollup /out/volume/data; \
-    for version in v0 v1 v2; do \
-        folder=/out/$version/opt/rollup/versions/$version; mkdir -p "$folder"; \
-        install -m 0755 bin/mock-rollup "$folder/rollup"; echo "mock-rollup $version" >>"$folder/rollup"; \
-        install -m 0644 "$PLAN/$version/"* "$folder/"; \
-        [ $version != v1 ] || ln "$folder/rollup" "$folder/migration"; \
-        cp -al "$folder" /all/versions/; \
-    done; \
-    install -m 0755 bin/entrypoint /out/program/; chmod 0775 /out/volume/data; \
+# Whole trees are copied into the image, so that it has the modification times of their folders, too. The manifest is
+# written here and not in the image, by a program for the builder's machine, so that an image for another one needs no
+# emulation.
+RUN set -e; images/testnet.sh images/testnet /out; mkdir -p /all/versions /out/program/opt/rollup; \
+    cp -al /out/v*/opt/rollup/versions/* /all/versions/; \
     make build VERSION="$VERSION"; \
     bin/entrypoint manifest write --root /all --output /out/program/opt/rollup/manifest.json \
         --label org.opencontainers.image.version="$VERSION"; \

@@ -328,14 +328,17 @@ func TestNonIdempotentMigrationThatIsKilledFailsThatScenarioAlone(t *testing.T) 
 	broken := strings.Replace(string(config), "idempotent = true\nsleep = \"2s\"", "idempotent = false\nsleep = \"6s\"", 1)
 	path := filepath.Join(t.TempDir(), "config.toml")
 	require.NoError(t, os.WriteFile(path, []byte(broken), 0o644))
+	// Beside the image's own, which its manifest has the digest of.
+	const mounted = "/configs/v1.toml"
+	broken = plan(t, func(versions []map[string]any) { versions[1]["config_path"] = mounted })
 	result := begin(t, func(file string) string {
 		for _, node := range []string{"sequencer", "replica-0", "replica-1"} {
 			volumes := fmt.Sprintf("volumes: [%q", node+":/data")
 			require.Contains(t, file, volumes)
-			file = strings.Replace(file, volumes, volumes+fmt.Sprintf(", %q", path+":/opt/rollup/versions/v1/config.toml:ro"), 1)
+			file = strings.Replace(file, volumes, volumes+fmt.Sprintf(", %q", path+":"+mounted+":ro"), 1)
 		}
 		return file
-	}).ends(1)
+	}, "--plan="+broken).ends(1)
 	require.Contains(t, result.Verdict, "kill -9 at the upgrade failed: replica-0: exit code 1: the migration of version 1 exited 1: ")
 	require.Contains(t, result.Verdict, "the state is half migrated to state_version 1")
 	require.NotContains(t, result.Verdict, ";", "it is the only failure")
