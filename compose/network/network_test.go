@@ -115,6 +115,28 @@ func TestNodesThatDoNotTellAreNotCompared(t *testing.T) {
 	}
 }
 
+func TestOnlyWhatNodesToldInBothReportsIsAChange(t *testing.T) {
+	t.Parallel()
+	report := func(nodes ...Reading) Report { return Report{Nodes: nodes} }
+	v0, v1 := Reading{Node: "a", Version: "v0", Phase: "running"}, Reading{Node: "a", Version: "v1", Phase: "running"}
+	migrating, leads := Reading{Node: "a", Version: "v1", Phase: "migrating"}, Reading{Node: "a", Version: "v1", Phase: "running", Leads: true}
+	silent := Reading{Node: "a", Problem: "no answer"}
+	for _, row := range []struct {
+		before, now Report
+		want        []string
+	}{
+		{report(), report(v0), nil},
+		{report(v0), report(v0), nil},
+		{report(v0), report(silent), nil},
+		{report(silent), report(v1), nil},
+		{report(v0), report(migrating), []string{"a: migrating v1"}},
+		{report(migrating), report(v1), []string{"a: running v1"}},
+		{report(v0, v1), report(v1, leads), []string{"a: running v1", "a: running v1 as leader"}},
+	} {
+		assert.Equal(t, row.want, row.now.Since(row.before))
+	}
+}
+
 func TestNoNodesAreNotEqual(t *testing.T) {
 	t.Parallel()
 	report := Read(t.Context(), nil)

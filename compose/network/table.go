@@ -45,6 +45,27 @@ func (r Report) Verdict() string {
 	return fmt.Sprintf("state roots: NOT EQUAL at slot %d: a node was upgraded otherwise than the others", r.Slot)
 }
 
+// Since says in a line for each node what it does now, where that is another version, phase or leadership than in the
+// report before. A node that told nothing in one of the two is left out: a status page that is late is no change.
+func (r Report) Since(before Report) (changes []string) {
+	for i, now := range r.Nodes {
+		if i >= len(before.Nodes) || now.Phase == "" || before.Nodes[i].Phase == "" {
+			continue
+		}
+		if now.does() != before.Nodes[i].does() {
+			changes = append(changes, now.Node+": "+now.does())
+		}
+	}
+	return changes
+}
+
+func (r Reading) does() string {
+	if r.Leads {
+		return r.Phase + " " + r.Version + " as leader"
+	}
+	return r.Phase + " " + r.Version
+}
+
 func (r Reading) role() string {
 	switch {
 	case r.Leads:

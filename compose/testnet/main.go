@@ -4,9 +4,10 @@
 //	go run ./compose/testnet [--json] [--wait 1m] [--version NAME] [--node NAME=STATUS_URL,API_URL]...
 //
 // A node between two processes tells no root, so it asks again for ten seconds, or as long as --wait says, until each
-// node is ready and has told its own (and, with --version, runs that version). Exit codes: 0 all roots are equal, 1 they
-// are not, or not every node is ready in time, 2 for bad arguments. Without --node the ports are those of compose.yaml,
-// and the same variables change them: SEQUENCER_STATUS_PORT, SEQUENCER_API_PORT, REPLICA_0_STATUS_PORT and so on.
+// node is ready and has told its own (and, with --version, runs that version; what the nodes do until then is told on
+// stderr). Exit codes: 0 all roots are equal, 1 they are not, or not every node is ready in time, 2 for bad arguments.
+// Without --node the ports are those of compose.yaml, and the same variables change them: SEQUENCER_STATUS_PORT,
+// SEQUENCER_API_PORT, REPLICA_0_STATUS_PORT and so on.
 package main
 
 import (
@@ -55,7 +56,11 @@ func run(ctx context.Context, args []string, out, errors io.Writer) int {
 	if err != nil {
 		return usage(err, errors)
 	}
-	report := settle(ctx, nodes, *wait, *version)
+	told := io.Discard
+	if *version != "" {
+		told = errors
+	}
+	report := settle(ctx, nodes, *wait, *version, told)
 	if err := show(report, *asJSON, out); err != nil {
 		fmt.Fprintf(errors, "error: %s\n", err)
 		return exitUnequal
@@ -74,12 +79,18 @@ func usage(err error, out io.Writer) int {
 	return exitUsage
 }
 
-// settle reads the network until it is settled, or roots differ: that does not get better by waiting.
-func settle(ctx context.Context, nodes []network.Node, wait time.Duration, version string) network.Report {
+// settle reads the network until it is settled, or roots differ: that does not get better by waiting. It tells told of
+// each change of a node's version, phase or leadership.
+func settle(ctx context.Context, nodes []network.Node, wait time.Duration, version string, told io.Writer) network.Report {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	var last network.Report
 	for {
 		report := network.Read(context.WithoutCancel(ctx), nodes)
+		for _, change := range report.Since(last) {
+			fmt.Fprintf(told, "%s  %s\n", time.Now().Format(time.TimeOnly), change)
+		}
+		last = report
 		if report.Complete && !report.Equal || settled(report, version) {
 			return report
 		}
