@@ -137,6 +137,7 @@ type report struct {
 	Steps    []struct {
 		Name     string
 		Result   string
+		Notes    []string
 		Failures []struct {
 			Sentence, Node string
 			Version        *int
@@ -265,6 +266,40 @@ func TestRehearsalOfTheStandInPassesEachStep(t *testing.T) {
 			require.Contains(t, resync.Roots[0].Roots, "live upgrade", "phases are compared with each other")
 			require.NotEmpty(t, kill.Nodes[0].Restarts)
 		})
+	}
+}
+
+// snapshot is the volume of a node that is at version 1 (v1), before its stop height.
+func snapshot(t *testing.T) string {
+	t.Helper()
+	_, err := built()
+	require.NoError(t, err)
+	net := dockertest.Network(t)
+	dockertest.Run(t, "--network", net, "--network-alias", "da", "--entrypoint", "/entrypoint", image,
+		"exec", "--", "/opt/rollup/versions/v0/rollup", "da", "--listen", "0.0.0.0:26658", "--block-time", "500ms", "--lease", "10s")
+	node := dockertest.Run(t, "--network", net, image)
+	node.WaitEvent("height known", "version", 1)
+	node.Stop()
+	require.Zero(t, node.WaitExit())
+	require.NotContains(t, node.Logs(), `"msg":"version completed","version":1`, "the machine is too slow for this test")
+	dir := t.TempDir()
+	dockertest.Docker(t, "cp", node.Name+":/data/.", dir)
+	return dir
+}
+
+func TestRehearsalOfTheNextUpgradeFromASnapshot(t *testing.T) {
+	t.Parallel()
+	dockertest.Engine(t)
+	result := begin(t, unchanged, "--state", snapshot(t)).ends(0)
+	for name, outcome := range result.results() {
+		require.Equal(t, "passed", outcome, name)
+	}
+	live, stop := result.Steps[1], result.Steps[4]
+	require.Equal(t, "SIGTERM at the stop height", stop.Name)
+	require.Len(t, stop.Notes, 2, "it was stopped once, and there was a load: %q", stop.Notes)
+	for _, n := range live.Nodes {
+		require.Len(t, n.Upgrades, 1, n.Node)
+		require.Equal(t, 1, n.Upgrades[0].From, n.Node)
 	}
 }
 

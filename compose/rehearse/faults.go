@@ -162,14 +162,15 @@ func noteCompany(s *stepReport, nodes []*node) {
 
 // stopAtStopHeights stops a node as an orchestrator does, when it has told its stop height and has perhaps not committed it.
 func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
-	for _, v := range r.versions {
+	for _, v := range r.versions[r.settings.first:] {
 		if v.StopHeight == nil {
 			continue
 		}
 		var at string
+		past := false
 		if err := r.await(ctx, fmt.Sprintf("stop height %d", *v.StopHeight), []*node{f.node}, func(n *node) bool {
 			n.with(func() {
-				switch {
+				switch past = n.status.VersionIndex > v.Version; {
 				case n.seen.saw("version completed", v.Version):
 					at = "just after it was proven"
 				case n.seen.saw("verifying the stop height", v.Version):
@@ -178,9 +179,12 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 					at = "as soon as it was told"
 				}
 			})
-			return at != ""
+			return at != "" || past
 		}); err != nil {
 			return err
+		}
+		if at == "" {
+			at = "after it was proven"
 		}
 		code, err := r.stop(ctx, f.node)
 		if err != nil {
@@ -201,7 +205,7 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 
 // killAtUpgrades kills a node as soon as a migration has begun; where there is none, when the version before is complete.
 func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
-	for version := 1; version < len(r.versions); version++ {
+	for version := r.settings.first + 1; version < len(r.versions); version++ {
 		trigger, of := "version completed", version-1
 		f.node.with(func() {
 			if f.node.status.migrates(version) {
@@ -245,7 +249,7 @@ func (r *rehearsal) afterKill(n *node, version int) (text string) {
 	return text
 }
 
-// joinLate starts a node on an empty volume when all others are past the first upgrade.
+// joinLate starts a node on a new volume when all others are past the first upgrade.
 func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 	if err := r.await(ctx, "the others are past the first upgrade", []*node{f.node}, func(late *node) bool {
 		past := true
@@ -255,7 +259,7 @@ func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 				continue
 			}
 			n.with(func() {
-				past = past && n.seen.reached(1)
+				past = past && n.seen.reached(r.settings.first+1)
 				if n.progress.After(newest) {
 					newest = n.progress
 				}

@@ -17,9 +17,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -50,10 +52,12 @@ type settings struct {
 	image, file, plan, state, load, reportFile, data, compose string
 	nodePlans                                                 map[string]string
 	nodes, newChain, wipeToo, keepVolumes                     []string
-	moreBlocks                                                uint64
-	timeout, stall                                            time.Duration
-	statusPort, apiPort                                       int
-	keep                                                      bool
+	// first is the version that the nodes begin with: that of the snapshot.
+	first               int
+	moreBlocks          uint64
+	timeout, stall      time.Duration
+	statusPort, apiPort int
+	keep                bool
 }
 
 func main() {
@@ -163,7 +167,31 @@ func (s *settings) check() error {
 	if info, err := os.Stat(s.state); err != nil || !info.IsDir() {
 		return fmt.Errorf("--state %s is no folder", s.state)
 	}
-	return nil
+	var err error
+	s.first, err = versionOfSnapshot(s.state)
+	return err
+}
+
+// versionOfSnapshot is the version that the checkpoint in a snapshot names; without a checkpoint it is the first.
+func versionOfSnapshot(dir string) (int, error) {
+	file := filepath.Join(dir, "checkpoint.json")
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the checkpoint of --state: %w", err)
+	}
+	var checkpoint struct {
+		Version *int `json:"version_index"`
+	}
+	if err := json.Unmarshal(text, &checkpoint); err != nil {
+		return 0, fmt.Errorf("cannot read the checkpoint of --state: %s: %w", file, err)
+	}
+	if checkpoint.Version == nil || *checkpoint.Version < 0 {
+		return 0, fmt.Errorf("cannot read the checkpoint of --state: %s: version_index is missing or negative", file)
+	}
+	return *checkpoint.Version, nil
 }
 
 func values(m map[string]string) (all []string) {

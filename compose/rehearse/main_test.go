@@ -38,6 +38,33 @@ func TestMistakesOnTheCommandLineAreNamed(t *testing.T) {
 	}
 }
 
+func TestSnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
+	for checkpoint, want := range map[string]any{
+		"": 0,
+		`{"version_index": 0, "binary_path": "/v0"}`:   0,
+		`{"version_index": 2, "phase": "running"}`:     2,
+		`{"version_index": 2`:                          "unexpected end",
+		`{"binary_path": "/v0"}`:                       "version_index is missing",
+		`{"version_index": -1, "binary_path": "/v0"}`:  "version_index is missing or negative",
+		`{"version_index": "1", "binary_path": "/v0"}`: "cannot unmarshal",
+	} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "compose.yaml")
+		require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
+		if checkpoint != "" {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "checkpoint.json"), []byte(checkpoint), 0o644))
+		}
+		s, err := parse([]string{"--file", file, "--state", dir}, io.Discard)
+		if problem, bad := want.(string); bad {
+			require.ErrorContains(t, err, problem, checkpoint)
+			require.ErrorContains(t, err, filepath.Join(dir, "checkpoint.json"), checkpoint)
+			continue
+		}
+		require.NoError(t, err, checkpoint)
+		require.Equal(t, want, s.first, checkpoint)
+	}
+}
+
 func TestHelpListsFlagsAndExitCodes(t *testing.T) {
 	var stdout bytes.Buffer
 	_, err := parse([]string{"--help"}, &stdout)

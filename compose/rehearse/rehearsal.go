@@ -159,6 +159,10 @@ func (r *rehearsal) checkPlan(ctx context.Context, s *stepReport) error {
 	if len(r.versions) < 2 {
 		return fmt.Errorf("%w: the plan has one version, so there is no upgrade to rehearse", errUnavailable)
 	}
+	if r.settings.first >= len(r.versions)-1 {
+		return fmt.Errorf("%w: the snapshot is of version %d, and the last one of the plan is %d, so there is no upgrade to rehearse",
+			errUnavailable, r.settings.first, len(r.versions)-1)
+	}
 	if last := r.versions[len(r.versions)-1]; last.StopHeight != nil {
 		return fmt.Errorf("%w: the last version, %d (%s), has a stop height, after which no node is left to ask: give the rehearsal a plan without it",
 			errUnavailable, last.Version, last.Name)
@@ -211,8 +215,8 @@ func (r *rehearsal) live(ctx context.Context, s *stepReport) error {
 func (r *rehearsal) noteWhoWasBehind(s *stepReport) {
 	for _, n := range r.nodes {
 		n.with(func() {
-			first, told := n.seen.heights[0]
-			if stop := r.versions[0].StopHeight; stop != nil && (told && first.first >= *stop || !told && len(n.seen.heights) == len(r.versions)) {
+			first, told := n.seen.heights[r.settings.first]
+			if stop := r.versions[r.settings.first].StopHeight; stop != nil && (told && first.first >= *stop || !told && len(n.seen.heights) > 0) {
 				s.Notes = append(s.Notes, fmt.Sprintf("%s came to height %d before it had caught up with the chain: its first upgrade was not live", n.service, *stop))
 			}
 		})
