@@ -23,7 +23,7 @@ PROFILES ?=
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 # Two builds of one commit are to be equal, so its time is the time of the build.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-# For instance --no-cache, --platform linux/arm64 --build-arg TARGETARCH=arm64.
+# Of make image, for instance --no-cache, --platform linux/arm64 --build-arg TARGETARCH=arm64.
 BUILDFLAGS ?=
 
 # How the program is built. The guards read these three lines, so they judge what is shipped.
@@ -50,6 +50,7 @@ image_build = docker build $(BUILDFLAGS) --build-arg VERSION='$(VERSION)' --buil
 
 comma := ,
 module := $(shell sed -n 's/^module //p' go.mod)
+go_build = go build $(GO_FLAGS) -tags $(GO_TAGS) -ldflags '$(GO_LDFLAGS) -X main.version=$(VERSION)'
 gotest = go test -tags $(GO_TAGS) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
@@ -59,7 +60,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 build: ## build bin/entrypoint and bin/mock-rollup, static and stripped
-	go build $(GO_FLAGS) -tags $(GO_TAGS) -ldflags '$(GO_LDFLAGS) -X main.version=$(VERSION)' -o bin/ ./cmd/...
+	$(go_build) -o bin/ ./cmd/...
 
 # The shell becomes the entrypoint, so that Ctrl-C has one receiver besides make.
 run: build ## watch three versions of a stand-in node being upgraded, until Ctrl-C; goes on with DIR=...
@@ -78,13 +79,16 @@ image: bases ## build the images rollup-entrypoint and rollup-testnet; then: doc
 testnet = TESTNET_IMAGE='$(NETWORK_IMAGE)' COMPOSE_PROFILES='$(PROFILES)' $(COMPOSE) -f compose/compose.yaml -p rollup-testnet
 testnet_status = go run $(GO_FLAGS) -tags $(GO_TAGS) ./compose/testnet
 
-# The engine's machine may be another one than ours: Docker Desktop's is always Linux.
+# The engine's machine may be another one than ours: Docker Desktop's is always Linux. So the programs are not those of bin/.
+network := bin/$(subst /,-,$(NETWORK_IMAGE))
 testnet-image: export GOOS = linux
 testnet-image: export GOARCH = $(shell docker version --format '{{.Server.Arch}}')
-testnet-image: build ## build the image of the nodes of the local network
-	rm -rf bin/network
-	images/testnet.sh compose/plan bin/network
-	docker build -q -f compose/Dockerfile --label org.opencontainers.image.version='$(VERSION)' -t $(NETWORK_IMAGE) bin/network
+testnet-image: ## build the image of the nodes of the local network
+	rm -rf $(network)
+	$(go_build) -o $(network)/programs/ ./cmd/...
+	images/testnet.sh $(network)/programs compose/plan $(network)/image
+	docker build -q -f compose/Dockerfile --label org.opencontainers.image.version='$(VERSION)' \
+		--label org.opencontainers.image.revision='$(REVISION)' -t $(NETWORK_IMAGE) $(network)/image
 
 # The program that prints the table is there before the network starts, so that no upgrade is missed while it is built.
 testnet: testnet-image ## start a local network of three nodes that upgrade twice within a minute; with PROFILES=monitoring

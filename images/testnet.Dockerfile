@@ -25,7 +25,7 @@ ARG SOURCE_DATE_EPOCH=0
 # Whole trees are copied into the image, so that it has the modification times of their folders, too. The manifest is
 # written here and not in the image, by a program for the builder's machine, so that an image for another one needs no
 # emulation.
-RUN set -e; images/testnet.sh images/testnet /out; mkdir -p /all/versions /out/program/opt/rollup; \
+RUN set -e; images/testnet.sh bin images/testnet /out; mkdir -p /all/versions /out/program/opt/rollup; \
     cp -al /out/v*/opt/rollup/versions/* /all/versions/; \
     make build VERSION="$VERSION"; \
     bin/entrypoint manifest write --root /all --output /out/program/opt/rollup/manifest.json \

@@ -44,10 +44,10 @@ var (
 var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 var build = sync.OnceValue(func() dockertest.Result {
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", "../..", "testnet-image",
-		"NETWORK_IMAGE="+imageTag, "VERSION=v0.0.0-composetest", "SOURCE_DATE_EPOCH=0").CombinedOutput()
+		"NETWORK_IMAGE="+imageTag, "VERSION=v0.0.0-composetest").CombinedOutput()
 	result := dockertest.Result{Both: string(out)}
 	if err != nil {
 		result.Code = 1

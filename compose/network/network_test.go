@@ -135,6 +135,8 @@ func TestOnlyWhatNodesToldInBothReportsIsAChange(t *testing.T) {
 	} {
 		assert.Equal(t, row.want, row.now.Since(row.before))
 	}
+	assert.Equal(t, []string{"a: running v1"}, report(v1).Since(report(silent).Over(report(v0))), "nothing is lost by a silence")
+	assert.Nil(t, report(v1).Since(report(silent).Over(report())))
 }
 
 func TestNoNodesAreNotEqual(t *testing.T) {

@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 )
@@ -57,6 +58,17 @@ func (r Report) Since(before Report) (changes []string) {
 		}
 	}
 	return changes
+}
+
+// Over returns the report with what the report before has told of each node that tells nothing now.
+func (r Report) Over(before Report) Report {
+	r.Nodes = slices.Clone(r.Nodes)
+	for i := range min(len(r.Nodes), len(before.Nodes)) {
+		if r.Nodes[i].Phase == "" {
+			r.Nodes[i] = before.Nodes[i]
+		}
+	}
+	return r
 }
 
 func (r Reading) does() string {

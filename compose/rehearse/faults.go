@@ -170,7 +170,8 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 		past := false
 		if err := r.await(ctx, fmt.Sprintf("stop height %d", *v.StopHeight), []*node{f.node}, func(n *node) bool {
 			n.with(func() {
-				switch past = n.status.VersionIndex > v.Version; {
+				past = n.status.VersionIndex > v.Version
+				switch {
 				case n.seen.saw("version completed", v.Version):
 					at = "just after it was proven"
 				case n.seen.saw("verifying the stop height", v.Version):
@@ -184,7 +185,7 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 			return err
 		}
 		if at == "" {
-			at = "after it was proven"
+			at = "when it was past it already"
 		}
 		code, err := r.stop(ctx, f.node)
 		if err != nil {

@@ -5,7 +5,7 @@
 //	go run ./compose/rehearse [FLAGS]
 //
 // Phase 1 lets all nodes upgrade live, under a small load that pauses before each stop height. Phase 2 wipes the nodes'
-// volumes and has them sync again through all versions. Phase 3 begins the chain anew and inflicts faults, each on a
+// volumes and has them sync again, from nothing or from a snapshot. Phase 3 begins the chain anew and inflicts faults, each on a
 // node of its own. It runs in a Compose project of its own, which it removes in the end, also after Ctrl-C. It needs
 // docker, and docker-compose 1.29 or Compose v2. docs/rehearsal.md describes it, the flags and the report.
 //
@@ -47,7 +47,7 @@ const (
 // errTimeout ends a rehearsal that takes longer than --timeout: that is a verdict.
 var errTimeout = errors.New("the time of --timeout is over")
 
-// settings are the flags.
+// settings are the flags, and what follows from them.
 type settings struct {
 	image, file, plan, state, load, reportFile, data, compose string
 	nodePlans                                                 map[string]string
@@ -71,7 +71,7 @@ func rehearse(args []string, stdout, stderr io.Writer) int {
 		return exitPassed
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "rehearse: %s\nTry: go run ./compose/rehearse --help\n", err)
+		fmt.Fprintf(stderr, "rehearse: %s\nTry: rehearse --help\n", err)
 		return exitUsage
 	}
 	interrupted, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -107,7 +107,7 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 	flags.StringVar(&s.file, "file", "compose/compose.yaml", "the Compose `FILE`")
 	flags.StringVar(&s.plan, "plan", "", "the plan, a manager.json, that all nodes get; default: the image's own")
 	flags.StringToStringVar(&s.nodePlans, "node-plan", nil, "`SERVICE=FILE`: another plan for one node; may be repeated")
-	flags.StringVar(&s.state, "state", "", "a `DIR` with a snapshot that each empty volume is filled with")
+	flags.StringVar(&s.state, "state", "", "a `DIR` with a snapshot that each new volume of a node is filled with")
 	flags.StringVar(&s.load, "load", "", "a shell `COMMAND` that sends transactions until it gets SIGTERM, in place of the built-in one of the stand-in")
 	flags.Uint64Var(&s.moreBlocks, "more-blocks", 10, "`BLOCKS` to run on after the last upgrade")
 	flags.DurationVar(&s.timeout, "timeout", time.Hour, "`TIME` after which the rehearsal has failed")
@@ -172,7 +172,9 @@ func (s *settings) check() error {
 	return err
 }
 
-// versionOfSnapshot is the version that the checkpoint in a snapshot names; without a checkpoint it is the first.
+// versionOfSnapshot is the version whose state the snapshot has, as far as its checkpoint tells: where the version that it
+// names has still to wait for its migration, or for the one before to end, that is the one before. Without a checkpoint it
+// is the first.
 func versionOfSnapshot(dir string) (int, error) {
 	file := filepath.Join(dir, "checkpoint.json")
 	text, err := os.ReadFile(file)
@@ -184,12 +186,16 @@ func versionOfSnapshot(dir string) (int, error) {
 	}
 	var checkpoint struct {
 		Version *int `json:"version_index"`
+		Phase   string
 	}
 	if err := json.Unmarshal(text, &checkpoint); err != nil {
 		return 0, fmt.Errorf("cannot read the checkpoint of --state: %s: %w", file, err)
 	}
 	if checkpoint.Version == nil || *checkpoint.Version < 0 {
 		return 0, fmt.Errorf("cannot read the checkpoint of --state: %s: version_index is missing or negative", file)
+	}
+	if *checkpoint.Version > 0 && (checkpoint.Phase == "migrating" || checkpoint.Phase == "finishing_previous") {
+		return *checkpoint.Version - 1, nil
 	}
 	return *checkpoint.Version, nil
 }
@@ -298,7 +304,7 @@ func (w *network) prepare(ctx context.Context, s settings, random int) (image st
 	for service := range f.services {
 		name, _ := f.service(service)["image"].(string)
 		if _, err := w.docker(ctx, "image", "inspect", "--format", "{{.Id}}", name); err != nil {
-			return "", fmt.Errorf("image %q of service %s is not there: build it ('make image' builds the stand-in) or pull it", name, service)
+			return "", fmt.Errorf("image %q of service %s is not there: build it ('make testnet-image' builds the stand-in) or pull it", name, service)
 		}
 	}
 	image, _ = f.service(s.nodes[0])["image"].(string)

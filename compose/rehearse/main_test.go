@@ -41,12 +41,15 @@ func TestMistakesOnTheCommandLineAreNamed(t *testing.T) {
 func TestSnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
 	for checkpoint, want := range map[string]any{
 		"": 0,
-		`{"version_index": 0, "binary_path": "/v0"}`:   0,
-		`{"version_index": 2, "phase": "running"}`:     2,
-		`{"version_index": 2`:                          "unexpected end",
-		`{"binary_path": "/v0"}`:                       "version_index is missing",
-		`{"version_index": -1, "binary_path": "/v0"}`:  "version_index is missing or negative",
-		`{"version_index": "1", "binary_path": "/v0"}`: "cannot unmarshal",
+		`{"version_index": 0, "binary_path": "/v0"}`:          0,
+		`{"version_index": 2, "phase": "running"}`:            2,
+		`{"version_index": 2, "phase": "migrating"}`:          1,
+		`{"version_index": 2, "phase": "finishing_previous"}`: 1,
+		`{"version_index": 0, "phase": "finished"}`:           0,
+		`{"version_index": 2`:                                 "unexpected end",
+		`{"binary_path": "/v0"}`:                              "version_index is missing",
+		`{"version_index": -1, "binary_path": "/v0"}`:         "version_index is missing or negative",
+		`{"version_index": "1", "binary_path": "/v0"}`:        "cannot unmarshal",
 	} {
 		dir := t.TempDir()
 		file := filepath.Join(dir, "compose.yaml")

@@ -49,7 +49,7 @@ type network struct {
 	data     string
 	// kept are the volumes of nodes that a wipe leaves alone, as the Compose file names them.
 	kept []string
-	// snapshot is a folder that each empty volume is filled with, or empty.
+	// snapshot is a folder that each new volume of a node is filled with, or empty.
 	snapshot string
 	stall    time.Duration
 	nodes    []*node

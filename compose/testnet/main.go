@@ -90,7 +90,7 @@ func settle(ctx context.Context, nodes []network.Node, wait time.Duration, versi
 		for _, change := range report.Since(last) {
 			fmt.Fprintf(told, "%s  %s\n", time.Now().Format(time.TimeOnly), change)
 		}
-		last = report
+		last = report.Over(last)
 		if report.Complete && !report.Equal || settled(report, version) {
 			return report
 		}
