@@ -144,8 +144,13 @@ func (p *process) prints(text string) {
 func (p *process) until(what string, seen func() bool) {
 	p.t.Helper()
 	if !eventually(seen, p.done) {
-		require.FailNow(p.t, "the process never "+what, "%v\nstdout:\n%s\nstderr:\n%s",
-			p.cmd.ProcessState, &p.stdout, &p.stderr)
+		end := "it runs"
+		select {
+		case <-p.done:
+			end = p.cmd.ProcessState.String()
+		default:
+		}
+		require.FailNow(p.t, "the process never "+what, "%s\nstdout:\n%s\nstderr:\n%s", end, &p.stdout, &p.stderr)
 	}
 }
 
