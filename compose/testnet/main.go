@@ -79,8 +79,8 @@ func usage(err error, out io.Writer) int {
 	return exitUsage
 }
 
-// settle reads the network until it is settled, or roots differ: that does not get better by waiting. It tells told of
-// each change of a node's version, phase or leadership.
+// settle reads the network until it is settled, or roots differ: that does not get better by waiting. It writes
+// each change of a node's version, phase or leadership to told.
 func settle(ctx context.Context, nodes []network.Node, wait time.Duration, version string, told io.Writer) network.Report {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
