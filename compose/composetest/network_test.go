@@ -78,9 +78,7 @@ type testnet struct {
 func newTestnet(t *testing.T, compose []string, env ...string) *testnet {
 	t.Helper()
 	image(t)
-	if err := exec.Command(compose[0], append(compose[1:], "version")...).Run(); err != nil {
-		dockertest.Missing(t, strings.Join(compose, " ")+" is missing: .ci/compose installs it")
-	}
+	dockertest.Compose(t, compose...)
 	n := &testnet{t: t, compose: compose, project: dockertest.Name(), ports: map[string]string{}}
 	n.env = append([]string{"TESTNET_IMAGE=" + imageTag}, env...)
 	for _, name := range []string{"SEQUENCER", "REPLICA_0", "REPLICA_1"} {

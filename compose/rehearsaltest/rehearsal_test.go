@@ -225,24 +225,10 @@ func plan(t *testing.T, change func(versions []map[string]any)) string {
 
 func unchanged(file string) string { return file }
 
-// composes are the commands of Compose that are there.
-func composes(t *testing.T) (all []string) {
-	t.Helper()
-	for _, command := range []string{"docker compose", "docker-compose"} {
-		words := append(strings.Fields(command), "version")
-		if exec.Command(words[0], words[1:]...).Run() == nil {
-			all = append(all, command)
-		}
-	}
-	if len(all) == 0 {
-		dockertest.Missing(t, "no Compose is there: .ci/compose installs both kinds")
-	}
-	return all
-}
-
 func TestRehearsalOfTheStandInPassesEachStep(t *testing.T) {
-	for _, compose := range composes(t) {
+	for _, compose := range []string{"docker compose", "docker-compose"} {
 		t.Run(compose, func(t *testing.T) {
+			dockertest.Compose(t, strings.Fields(compose)...)
 			result := begin(t, unchanged, "--compose", compose).ends(0)
 			require.Contains(t, result.Compose, compose)
 			require.Equal(t, map[string]string{

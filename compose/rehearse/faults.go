@@ -167,10 +167,8 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 			continue
 		}
 		var at string
-		past := false
 		if err := r.await(ctx, fmt.Sprintf("stop height %d", *v.StopHeight), []*node{f.node}, func(n *node) bool {
 			n.with(func() {
-				past = n.status.VersionIndex > v.Version
 				switch {
 				case n.seen.saw("version completed", v.Version):
 					at = "just after it was proven"
@@ -178,14 +176,13 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 					at = "while it was being proven"
 				case n.status.VersionIndex == v.Version && n.status.Height != nil && n.status.Height.Blocks >= *v.StopHeight:
 					at = "as soon as it was told"
+				case n.status.VersionIndex > v.Version:
+					at = "when it was past it already"
 				}
 			})
-			return at != "" || past
+			return at != ""
 		}); err != nil {
 			return err
-		}
-		if at == "" {
-			at = "when it was past it already"
 		}
 		code, err := r.stop(ctx, f.node)
 		if err != nil {

@@ -69,6 +69,14 @@ func Engine(t testing.TB) string {
 	return version
 }
 
+// Compose ends a test for which a kind of Compose is missing, given as its command: docker compose, or docker-compose.
+func Compose(t testing.TB, command ...string) {
+	t.Helper()
+	if err := exec.CommandContext(t.Context(), command[0], append(command[1:len(command):len(command)], "version")...).Run(); err != nil {
+		Missing(t, strings.Join(command, " ")+" is missing: .ci/compose installs it")
+	}
+}
+
 // Missing ends a test that cannot run on this machine: in CI it has failed, elsewhere it is skipped.
 func Missing(t testing.TB, why string) {
 	t.Helper()
