@@ -8,7 +8,7 @@ import (
 
 // How long a soak lasts, and what it draws. By default it is short, so that every run of the tests does all that it does.
 var (
-	soakFor  = flag.Duration("soak", 12*time.Second, "`TIME` that TestSoak takes; memory is judged from two minutes on")
+	soakFor  = flag.Duration("soak", 12*time.Second, "`TIME` that TestSoak takes; growth is judged from two minutes on")
 	soakSeed = flag.Uint64("soak-seed", 0, "`SEED` of the first life of TestSoak, 0 for a new one; the next life has the next seed")
 )
 
