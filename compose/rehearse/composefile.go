@@ -71,6 +71,7 @@ func (f *composeFile) isolate() {
 		delete(service, "container_name")
 		delete(service, "build")
 	}
+	f.dropUnused()
 }
 
 // change makes a node of the rehearsal of a service. Its dependencies go: the rehearsal starts what it needs, in order.

@@ -129,6 +129,55 @@ func TestProjectTouchesNoOtherOfTheSameFile(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotTheRehearsalsOwnIsRefused(t *testing.T) {
+	for name, text := range map[string]string{"docker-compose 1": resolvedByOne, "Compose v2": resolvedByTwo} {
+		require.Empty(t, resolve(t, text).foreign("rehearsal"), name)
+	}
+	f := resolve(t, `
+services:
+  a:
+    image: x
+    networks: {default: null, ours: null, theirs: null}
+    volumes:
+      - {type: volume, source: named, target: /data}
+      - {type: bind, source: /srv/state, target: /data/state}
+      - {type: bind, source: /srv/config, target: /config, read_only: true}
+      - /srv/dump:/dump:ro,z
+      - /srv/chain:/chain:rw
+      - ./pg:/pg
+      - /anonymous
+      - outside:/outside
+      - device:/device
+      - own:/own
+  b: {image: x, network_mode: host, volumes_from: ["container:real", a]}
+  gone: {image: x, profiles: [p], volumes: ["unused:/data"], networks: [unused]}
+networks:
+  default: {name: p_default}
+  ours: {}
+  theirs: {external: true, name: theirs}
+  unused: {name: real}
+volumes:
+  named: {name: real-data}
+  outside: {external: {name: real}}
+  device: {driver_opts: {type: none, o: bind, device: /srv/device}}
+  own: {name: p_own, external: false}
+  unused: {name: real}
+`)
+	require.Equal(t, []string{
+		"volume device is /srv/device of the host or of a server: leave out driver_opts, so that the rehearsal gets one of its own",
+		"volume named has the name real-data: leave that out, so that the rehearsal gets one of its own",
+		"volume outside is external: leave that out, so that the rehearsal gets one of its own",
+		"network theirs is external: leave that out, so that the rehearsal gets one of its own",
+		"service a may write to /srv/state of the host: give it a volume, or mount it read-only",
+		"service a may write to /srv/chain of the host: give it a volume, or mount it read-only",
+		"service a may write to ./pg of the host: give it a volume, or mount it read-only",
+		"service b has network_mode host: leave that out",
+		"service b has volumes_from container:real: leave that out",
+	}, f.foreign("p"))
+	require.True(t, f.hasVolume("own"))
+	require.False(t, f.hasVolume("unused"), "nobody uses it any more")
+}
+
 func TestNodeWithoutAPlanOfItsOwnKeepsTheImages(t *testing.T) {
 	f := resolve(t, resolvedByOne)
 	require.NoError(t, f.change("sequencer", nodeChange{published: ports{1, 2}}))

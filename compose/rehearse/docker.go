@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// commandTimeout bounds every command but those that follow or copy: an engine that hangs must not hang the rehearsal.
+// commandTimeout bounds every command but those that follow, copy or stop: an engine that hangs must not hang the rehearsal.
 const commandTimeout = 3 * time.Minute
 
 // errUnavailable is in the errors that mean that no rehearsal can be had here, whatever the plan is worth.
@@ -71,6 +71,11 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 func run(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
+	return runWithoutLimit(ctx, args...)
+}
+
+// runWithoutLimit is run for what may take as long as the rehearsal: a stop has the grace period of its container.
+func runWithoutLimit(ctx context.Context, args ...string) (string, error) {
 	var out, complaint bytes.Buffer
 	cmd := command(ctx, args...)
 	cmd.Stdout, cmd.Stderr = &out, &complaint
@@ -169,10 +174,12 @@ func (e *engine) follow(ctx context.Context, id string, since time.Time, line fu
 	go func() { _ = writer.CloseWithError(cmd.Run()) }()
 	scanner := bufio.NewScanner(reader)
 	scanner.Buffer(nil, 1<<20)
-	for scanner.Scan() {
-		// --since includes the line at that time.
-		if at, text, ok := splitTimestamp(scanner.Text()); ok && at.After(since) {
-			since = at
+	for from := since; scanner.Scan(); {
+		// --since includes the line at that time. The lines of the two streams are not quite in the order of time.
+		if at, text, ok := splitTimestamp(scanner.Text()); ok && at.After(from) {
+			if at.After(since) {
+				since = at
+			}
 			line(at, text)
 		}
 	}

@@ -47,12 +47,10 @@ var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 // parseLine returns the event of a log line, if it is one. at is when Docker has read it.
 func parseLine(at time.Time, text string) (event, bool) {
-	if strings.Contains(text, leaderText) {
-		return event{Time: at, Name: becameLeader}, true
-	}
 	var e event
 	if !strings.HasPrefix(text, "{") || json.Unmarshal([]byte(text), &e) != nil || e.Name == "" || e.Time.IsZero() {
-		return event{}, false
+		// Only here, because an event may quote it: what a node wrote to stderr last.
+		return event{Time: at, Name: becameLeader}, strings.Contains(text, leaderText)
 	}
 	e.Stderr = colours.ReplaceAllString(e.Stderr, "")
 	return e, true

@@ -20,8 +20,6 @@ type faultGroup struct{ stop, kill, late *node }
 // groupFaults spreads the faults over as many chains as the number of nodes asks for.
 func groupFaults(nodes []*node) []faultGroup {
 	switch last := len(nodes) - 1; last {
-	case 0:
-		return []faultGroup{{stop: nodes[0]}, {kill: nodes[0]}}
 	case 1:
 		return []faultGroup{{stop: nodes[0], kill: nodes[1]}, {late: nodes[1]}}
 	default:
@@ -47,9 +45,6 @@ func (r *rehearsal) faults(ctx context.Context) error {
 		if err := r.faultsOf(ctx, group); err != nil {
 			return err
 		}
-	}
-	if late := r.step(stepLate); late.Result == notReached && len(r.nodes) < 2 {
-		late.Notes = append(late.Notes, "it needs a second node")
 	}
 	return nil
 }
@@ -133,40 +128,47 @@ func (r *rehearsal) concludeFaults(ctx context.Context, group faultGroup, faults
 	var heights *heightMap
 	var err error
 	if len(healthy) > 0 && ctx.Err() == nil {
-		table, heights, err = r.gather(ctx, healthy)
+		table, heights, err = r.gather(ctx, healthy, nil)
 	}
-	for _, f := range faults {
+	for i, f := range faults {
+		about := []*node{f.node}
+		if i == 0 { // and of those to which nothing was done
+			about = append(about, slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool {
+				return slices.ContainsFunc(faults, func(f *fault) bool { return f.node == n })
+			})...)
+		}
 		f.step.Seconds, f.step.Chain = time.Since(begun).Seconds(), r.chain
 		r.recordNode(f.step, f.node)
 		if f.err == nil && err == nil {
-			r.judge(ctx, f.step, healthy, table, heights, f.node)
-			noteCompany(f.step, healthy)
+			r.judge(ctx, f.step, healthy, table, heights, about)
 		}
-		if err := r.settle(ctx, f.step, errors.Join(f.err, err)); err != nil {
+		if err := r.settle(ctx, f.step, errors.Join(f.err, err), about); err != nil {
 			return err
 		}
 	}
 	if group.kill == nil || saved == "" || ctx.Err() != nil {
 		return nil
 	}
-	return r.carryOut(ctx, r.step(stepSnapshot), func(ctx context.Context, s *stepReport) error {
-		return r.restore(ctx, s, group.kill, healthy, saved)
-	})
-}
-
-func noteCompany(s *stepReport, nodes []*node) {
-	if len(nodes) < 2 {
-		s.Notes = append(s.Notes, "there was no other node to compare the state roots with")
+	nodes := []*node{group.kill}
+	for _, n := range healthy {
+		if n != group.kill {
+			nodes = append(nodes, n)
+		}
 	}
+	return r.carryOut(ctx, r.step(stepSnapshot), func(ctx context.Context, s *stepReport) error {
+		return r.restore(ctx, s, nodes, saved)
+	}, nodes)
 }
 
 // stopAtStopHeights stops a node as an orchestrator does, when it has told its stop height and has perhaps not committed it.
 func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
+	hits := 0
 	for _, v := range r.versions[r.settings.first:] {
 		if v.StopHeight == nil {
 			continue
 		}
 		var at string
+		past := false
 		if err := r.await(ctx, fmt.Sprintf("stop height %d", *v.StopHeight), []*node{f.node}, func(n *node) bool {
 			n.with(func() {
 				switch {
@@ -177,20 +179,22 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 				case n.status.VersionIndex == v.Version && n.status.Height != nil && n.status.Height.Blocks >= *v.StopHeight:
 					at = "as soon as it was told"
 				case n.status.VersionIndex > v.Version:
-					at = "when it was past it already"
+					at, past = "when it was past it already", true
 				}
 			})
 			return at != ""
 		}); err != nil {
 			return err
 		}
+		if !past {
+			hits++
+		}
 		code, err := r.stop(ctx, f.node)
 		if err != nil {
 			return err
 		}
 		f.note("%s got SIGTERM at stop height %d, %s: exit code %d", f.node.service, *v.StopHeight, at, code)
-		// 143: the node was starting and had no handler for the signal yet.
-		if code != 0 && code != 143 {
+		if !stoppedInOrder(code) {
 			return failf(f.node.service, "%s, version %d: after SIGTERM at stop height %d its container ended with exit code %d, not 0",
 				f.node.service, v.Version, *v.StopHeight, code)
 		}
@@ -198,11 +202,19 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 			return err
 		}
 	}
+	if hits == 0 {
+		return failf(f.node.service, "%s was past each stop height before it could be stopped there: give it stop heights that are still to come", f.node.service)
+	}
 	return nil
 }
 
+// stoppedInOrder is whether a container may end with code after SIGTERM. 143: the node was starting and had no handler for
+// the signal yet.
+func stoppedInOrder(code int) bool { return code == 0 || code == 143 }
+
 // killAtUpgrades kills a node as soon as a migration has begun; where there is none, when the version before is complete.
 func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
+	kills := 0
 	for version := r.settings.first + 1; version < len(r.versions); version++ {
 		trigger, of := "version completed", version-1
 		f.node.with(func() {
@@ -224,6 +236,7 @@ func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
 		if err := r.kill(ctx, f.node); err != nil {
 			return err
 		}
+		kills++
 		if err := r.await(ctx, fmt.Sprintf("version %d runs", version), []*node{f.node}, func(n *node) (reached bool) {
 			n.with(func() { reached = n.seen.reached(version) })
 			return reached
@@ -231,6 +244,9 @@ func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
 			return err
 		}
 		f.note("%s was killed at %q of version %d%s", f.node.service, trigger, of, r.afterKill(f.node, version))
+	}
+	if kills == 0 {
+		return failf(f.node.service, "%s was past each upgrade before it could be killed there: give it stop heights that are still to come", f.node.service)
 	}
 	return nil
 }
@@ -249,13 +265,16 @@ func (r *rehearsal) afterKill(n *node, version int) (text string) {
 
 // joinLate starts a node on a new volume when all others are past the first upgrade.
 func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
+	others := 0
 	if err := r.await(ctx, "the others are past the first upgrade", []*node{f.node}, func(late *node) bool {
 		past := true
+		others = 0
 		var newest time.Time
 		for _, n := range r.nodes {
 			if n == late || r.trouble(n) != nil {
 				continue
 			}
+			others++
 			n.with(func() {
 				past = past && n.seen.reached(r.settings.first+1)
 				if n.progress.After(newest) {
@@ -269,6 +288,9 @@ func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 	}); err != nil {
 		return err
 	}
+	if others == 0 {
+		return failf(f.node.service, "%s had nobody to join: each other node has failed", f.node.service)
+	}
 	if err := r.startNew(ctx, f.node); err != nil {
 		return err
 	}
@@ -276,14 +298,18 @@ func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 	return nil
 }
 
-// saveSnapshot stops a node before an upgrade, the first one if the machine is fast enough, copies its volume and starts it again. Without a snapshot the name
-// is empty, and the step says why.
+// saveSnapshot stops a node before an upgrade, the first one if the machine is fast enough, copies its volume and starts it
+// again. Without a snapshot the name is empty, and the step says why.
 func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (string, error) {
 	if err := r.await(ctx, "a height for a snapshot is told", []*node{n}, func(n *node) bool { return n.height() >= snapshotFrom }); err != nil {
 		return "", err
 	}
-	if _, err := r.stop(ctx, n); err != nil {
+	code, err := r.stop(ctx, n)
+	if err != nil {
 		return "", err
+	}
+	if !stoppedInOrder(code) {
+		return "", failf(n.service, "%s: after SIGTERM, for a snapshot, its container ended with exit code %d, not 0", n.service, code)
 	}
 	height, first := n.height(), 0
 	n.with(func() { first = n.version })
@@ -299,8 +325,9 @@ func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (s
 	return file, r.start(ctx, n)
 }
 
-// restore replaces the volume of a node by its snapshot, and compares it with the nodes that were never restored.
-func (r *rehearsal) restore(ctx context.Context, s *stepReport, n *node, healthy []*node, file string) error {
+// restore replaces the volume of the first of nodes by its snapshot, and compares it with the rest, which were never restored.
+func (r *rehearsal) restore(ctx context.Context, s *stepReport, nodes []*node, file string) error {
+	n := nodes[0]
 	if err := r.wipe(ctx, []string{n.service}); err != nil {
 		return err
 	}
@@ -314,17 +341,10 @@ func (r *rehearsal) restore(ctx context.Context, s *stepReport, n *node, healthy
 	if err := r.catchUp(ctx, []*node{n}, r.target()); err != nil {
 		return err
 	}
-	nodes := []*node{n}
-	for _, other := range healthy {
-		if other != n {
-			nodes = append(nodes, other)
-		}
-	}
-	table, heights, err := r.gather(ctx, nodes)
+	table, heights, err := r.gather(ctx, nodes, nil)
 	if err != nil {
 		return err
 	}
-	r.judge(ctx, s, nodes, table, heights, n)
-	noteCompany(s, nodes)
+	r.judge(ctx, s, nodes, table, heights, nil)
 	return nil
 }

@@ -90,9 +90,18 @@ func (l *load) send(ctx context.Context) {
 	cmd.Env = append(os.Environ(), l.environment()...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil && ctx.Err() == nil {
-		text := fmt.Sprintf("the load %q ended: %v: %s", l.command, err, strings.TrimSpace(out.String()))
+	err := cmd.Run()
+	if ctx.Err() == nil {
+		why := "exit status 0"
+		if err != nil {
+			why = err.Error()
+		}
+		text := fmt.Sprintf("the load %q ended before it got SIGTERM, with %s: %s", l.command, why, strings.TrimSpace(out.String()))
 		l.broken.Store(&text)
+	}
+	if cmd.Process != nil {
+		// What it has left behind would send on through the stop height.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
 	<-ctx.Done()
 }

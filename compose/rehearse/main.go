@@ -24,6 +24,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -135,16 +136,30 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 }
 
 func (s *settings) check() error {
-	if len(s.nodes) == 0 {
-		return errors.New("--nodes is empty: name the services that run an entrypoint")
+	if len(s.nodes) < 2 {
+		return errors.New("--nodes names fewer than two services that run an entrypoint: one is compared with another")
 	}
+	for i, name := range s.nodes {
+		if slices.Contains(s.nodes[:i], name) {
+			return fmt.Errorf("--nodes names %q twice", name)
+		}
+	}
+	for flag, port := range map[string]int{"--status-port": s.statusPort, "--api-port": s.apiPort} {
+		if port < 1 || port > 65535 {
+			return fmt.Errorf("%s %d is no port: name one from 1 to 65535", flag, port)
+		}
+	}
+	s.data = path.Clean(s.data)
 	if s.timeout <= 0 || s.stall <= 0 {
 		return errors.New("--timeout and --stall must be above 0")
 	}
 	if strings.TrimSpace(s.compose) == "" && s.compose != "" {
 		return errors.New("--compose is blank: name a command, or leave it out")
 	}
-	for service := range s.nodePlans {
+	for service, file := range s.nodePlans {
+		if file == "" {
+			return fmt.Errorf("--node-plan names no file for %s", service)
+		}
 		if !slices.Contains(s.nodes, service) {
 			return fmt.Errorf("--node-plan names %q, which is none of --nodes: %s", service, strings.Join(s.nodes, ", "))
 		}
@@ -161,13 +176,45 @@ func (s *settings) check() error {
 			return fmt.Errorf("%s is no regular file", file)
 		}
 	}
+	if err := s.checkState(); err != nil || s.reportFile == "" {
+		return err
+	}
+	// Now, so that an old report is not taken for that of a rehearsal which could not be carried out.
+	if err := os.WriteFile(s.reportFile, nil, 0o644); err != nil {
+		return fmt.Errorf("cannot write --report: %w", err)
+	}
+	return nil
+}
+
+// checkState looks whether there is a snapshot that can be copied, and which version it is of.
+func (s *settings) checkState() (err error) {
 	if s.state == "" {
 		return nil
 	}
 	if info, err := os.Stat(s.state); err != nil || !info.IsDir() {
 		return fmt.Errorf("--state %s is no folder", s.state)
 	}
-	var err error
+	if s.state, err = filepath.EvalSymlinks(s.state); err != nil {
+		return fmt.Errorf("cannot read --state: %w", err)
+	}
+	files := 0
+	if err := filepath.WalkDir(s.state, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.Type()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%s is a symbolic link, and what it points to would not be copied: make the snapshot with cp -RL", name)
+		}
+		if entry.Type().IsRegular() && name != filepath.Join(s.state, "checkpoint.json") {
+			files++
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("cannot use --state: %w", err)
+	}
+	if files == 0 {
+		return fmt.Errorf("--state %s has no state: it is to be a copy of what a node has below --data", s.state)
+	}
 	s.first, err = versionOfSnapshot(s.state)
 	return err
 }
@@ -233,7 +280,7 @@ func carryOut(interrupted context.Context, s settings, progress io.Writer) (*rep
 		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 	rehearsal := newRehearsal(w, s, r, progress)
-	rehearsal.say("project %s; if this program is killed, remove it with: %s -p %s down --volumes", project, strings.Join(e.compose, " "), project)
+	rehearsal.say("project %s; if this program is killed, remove it with: %s", project, removal(project))
 	watching, stopWatching := context.WithCancel(ctx)
 	w.watch(watching)
 	err = rehearsal.run(watching)
@@ -277,6 +324,14 @@ func (w *network) prepare(ctx context.Context, s settings, random int) (image st
 		return "", err
 	}
 	f.isolate()
+	if problems := f.foreign(w.project); len(problems) > 0 {
+		return "", fmt.Errorf("%s is not for a rehearsal, which writes only to what is its own: %s", s.file, strings.Join(problems, "; "))
+	}
+	for _, volume := range s.keepVolumes {
+		if !f.hasVolume(volume) {
+			return "", fmt.Errorf("the Compose file has no volume %s: see --keep-volume", volume)
+		}
+	}
 	free, err := freePorts(2*len(s.nodes), random)
 	if err != nil {
 		return "", err
@@ -320,9 +375,12 @@ func (w *network) copyPlan(plan, service string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot read the plan: %w", err)
 	}
-	path := filepath.Join(w.dir, "plan-"+service+".json")
-	if err := os.WriteFile(path, text, 0o644); err != nil {
+	file := filepath.Join(w.dir, "plan-"+service+".json")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return "", fmt.Errorf("cannot copy the plan: %w", err)
 	}
-	return path, nil
+	if err := os.Chmod(file, 0o644); err != nil { // whatever the umask is
+		return "", fmt.Errorf("cannot copy the plan: %w", err)
+	}
+	return file, nil
 }

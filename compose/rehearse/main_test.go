@@ -18,18 +18,31 @@ func TestMistakesOnTheCommandLineAreNamed(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "compose.yaml")
 	require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "empty", "state"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "empty", "checkpoint.json"), []byte("{}"), 0o644))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "linked"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "linked", "state"), nil, 0o644))
+	require.NoError(t, os.Symlink("state", filepath.Join(dir, "linked", "db")))
 	for args, want := range map[string]string{
-		"--imag x":                         "unknown flag: --imag",
-		"--file FILE x":                    `unexpected argument "x"`,
-		"--file DIR/none":                  "no such file",
-		"--file DIR":                       "is no regular file",
-		"--file FILE --state FILE":         "is no folder",
-		"--file FILE --plan DIR/none":      "no such file",
-		"--file FILE --nodes=":             "--nodes is empty",
-		"--file FILE --stall 0s":           "must be above 0",
-		"--file FILE --timeout -1s":        "must be above 0",
-		"--file FILE --node-plan x=a":      `"x", which is none of --nodes`,
-		"--file FILE --wipe-too sequencer": `"sequencer" is a node`,
+		"--imag x":                           "unknown flag: --imag",
+		"--file FILE x":                      `unexpected argument "x"`,
+		"--file DIR/none":                    "no such file",
+		"--file DIR":                         "is no regular file",
+		"--file FILE --state FILE":           "is no folder",
+		"--file FILE --plan DIR/none":        "no such file",
+		"--file FILE --nodes=":               "fewer than two",
+		"--file FILE --nodes a":              "fewer than two",
+		"--file FILE --nodes a,b,a":          `names "a" twice`,
+		"--file FILE --api-port 0":           "--api-port 0 is no port",
+		"--file FILE --status-port 65536":    "--status-port 65536 is no port",
+		"--file FILE --node-plan replica-0=": "--node-plan names no file for replica-0",
+		"--file FILE --report DIR":           "cannot write --report",
+		"--file FILE --state DIR/empty":      "has no state",
+		"--file FILE --state DIR/linked":     "db is a symbolic link",
+		"--file FILE --stall 0s":             "must be above 0",
+		"--file FILE --timeout -1s":          "must be above 0",
+		"--file FILE --node-plan x=a":        `"x", which is none of --nodes`,
+		"--file FILE --wipe-too sequencer":   `"sequencer" is a node`,
 	} {
 		args = strings.NewReplacer("FILE", file, "DIR", dir).Replace(args)
 		var stderr bytes.Buffer
@@ -52,8 +65,9 @@ func TestSnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
 		`{"version_index": "1", "binary_path": "/v0"}`:        "cannot unmarshal",
 	} {
 		dir := t.TempDir()
-		file := filepath.Join(dir, "compose.yaml")
+		file := filepath.Join(t.TempDir(), "compose.yaml")
 		require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "state"), nil, 0o644))
 		if checkpoint != "" {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "checkpoint.json"), []byte(checkpoint), 0o644))
 		}
@@ -66,6 +80,30 @@ func TestSnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
 		require.NoError(t, err, checkpoint)
 		require.Equal(t, want, s.first, checkpoint)
 	}
+}
+
+func TestSnapshotBehindASymbolicLinkIsFollowed(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "compose.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "monday"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "monday", "state"), nil, 0o644))
+	require.NoError(t, os.Symlink("monday", filepath.Join(dir, "newest")))
+	s, err := parse([]string{"--file", file, "--state", filepath.Join(dir, "newest")}, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, "monday", filepath.Base(s.state))
+}
+
+func TestOldReportIsNotLeftForThatOfARehearsalThatDidNotHappen(t *testing.T) {
+	dir := t.TempDir()
+	file, old := filepath.Join(dir, "compose.yaml"), filepath.Join(dir, "report.json")
+	require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
+	require.NoError(t, os.WriteFile(old, []byte(`{"passed":true}`), 0o644))
+	code := rehearse([]string{"--file", file, "--report", old, "--compose", "no-such-compose"}, io.Discard, io.Discard)
+	require.Equal(t, exitUnavailable, code)
+	text, err := os.ReadFile(old)
+	require.NoError(t, err)
+	require.Empty(t, text)
 }
 
 func TestHelpListsFlagsAndExitCodes(t *testing.T) {

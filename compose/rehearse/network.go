@@ -395,7 +395,7 @@ func (w *network) kill(ctx context.Context, n *node) error {
 // stop stops the container with SIGTERM, and gives its exit code.
 func (w *network) stop(ctx context.Context, n *node) (int, error) {
 	n.did(didStop)
-	if _, err := w.docker(ctx, "stop", n.id()); err != nil {
+	if _, err := runWithoutLimit(ctx, "docker", "stop", n.id()); err != nil {
 		return 0, fmt.Errorf("cannot stop %s: %w", n.service, err)
 	}
 	found, err := w.inspect(ctx, n.id())
@@ -422,10 +422,6 @@ func (w *network) wipe(ctx context.Context, services []string) error {
 		for _, mount := range c.Mounts {
 			if mount.Type == "volume" && mount.RW && !slices.Contains(w.kept, strings.TrimPrefix(mount.Name, w.project+"_")) {
 				volumes[mount.Name] = true
-			}
-			if mount.Type == "bind" && mount.RW && mount.Destination == w.data {
-				return fmt.Errorf("%w: %s of service %s is a folder of the host, which is not wiped: give it a volume of its own in a copy of the Compose file",
-					errUnavailable, w.data, service)
 			}
 		}
 	}
@@ -465,19 +461,38 @@ func (w *network) removeVolumes(ctx context.Context, names []string) error {
 	return nil
 }
 
-// remove takes everything away: containers, volumes and networks of the project.
+// remove takes everything away that has the label of the project. Compose's own 'down' removes what the file names, whoever
+// has made it, and gives each container its grace period.
 func (w *network) remove(ctx context.Context) error {
-	all, err := w.containers(ctx, w.project)
-	if err != nil {
-		return err
+	label := "label=" + projectLabel + "=" + w.project
+	for _, kind := range []struct{ list, remove []string }{
+		{[]string{"ps", "--all"}, []string{"rm", "--force", "--volumes"}},
+		{[]string{"volume", "ls"}, []string{"volume", "rm"}},
+		{[]string{"network", "ls"}, []string{"network", "rm"}},
+	} {
+		ids, err := w.docker(ctx, append(kind.list, "--quiet", "--filter", label)...)
+		if err != nil {
+			return err
+		}
+		found := strings.Fields(ids)
+		problems := make([]error, len(found))
+		var removing sync.WaitGroup
+		for i, id := range found {
+			removing.Go(func() { _, problems[i] = w.docker(ctx, append(slices.Clone(kind.remove), id)...) })
+		}
+		removing.Wait()
+		if err := errors.Join(problems...); err != nil {
+			return err
+		}
 	}
-	// All at once; Compose would give each container its grace period.
-	var removing sync.WaitGroup
-	for _, c := range all {
-		removing.Go(func() { _, _ = w.docker(ctx, "rm", "--force", "--volumes", c.ID) })
-	}
-	removing.Wait()
-	return w.compose(ctx, "down", "--volumes", "--remove-orphans", "--timeout", "1")
+	return nil
+}
+
+// removal is what remove does as a line of shell.
+func removal(project string) string {
+	label := "--filter label=" + projectLabel + "=" + project
+	return fmt.Sprintf("docker ps -aq %[1]s | xargs -r docker rm -fv; docker volume ls -q %[1]s | xargs -r docker volume rm; "+
+		"docker network ls -q %[1]s | xargs -r docker network rm", label)
 }
 
 // writeFile writes the Compose file of the project.

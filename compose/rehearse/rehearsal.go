@@ -68,7 +68,7 @@ func (r *rehearsal) run(ctx context.Context) error {
 		name string
 		do   func(context.Context, *stepReport) error
 	}{{stepStart, r.begin}, {stepLive, r.live}, {stepResync, r.resync}} {
-		if err := r.carryOut(ctx, r.step(phase.name), phase.do); err != nil {
+		if err := r.carryOut(ctx, r.step(phase.name), phase.do, r.nodes); err != nil {
 			return err
 		}
 		if r.step(phase.name).Result != passed {
@@ -78,17 +78,24 @@ func (r *rehearsal) run(ctx context.Context) error {
 	return r.faults(ctx)
 }
 
-// carryOut runs one step and gives it its result.
-func (r *rehearsal) carryOut(ctx context.Context, s *stepReport, do func(context.Context, *stepReport) error) error {
+// carryOut runs one step, which is about some nodes, and gives it its result.
+func (r *rehearsal) carryOut(ctx context.Context, s *stepReport, do func(context.Context, *stepReport) error, about []*node) error {
 	r.say("%s …", s.Name)
 	begun := time.Now()
 	err := do(ctx, s)
 	s.Seconds, s.Chain = time.Since(begun).Seconds(), r.chain
-	return r.settle(ctx, s, err)
+	return r.settle(ctx, s, err, about)
 }
 
-// settle gives a step its result. What is no failure of the plan is returned.
-func (r *rehearsal) settle(ctx context.Context, s *stepReport, err error) error {
+// settle gives a step its result. What is no failure of the plan is returned. A step that was cut short, or one of whose
+// nodes has failed when nobody waited for it any more, has not passed.
+func (r *rehearsal) settle(ctx context.Context, s *stepReport, err error, about []*node) error {
+	if err == nil && ctx.Err() != nil {
+		err = failf("", "%s, before all was compared", reasonOf(context.Cause(ctx)))
+	}
+	if err == nil {
+		s.Failures = append(s.Failures, r.unnoticed(s, about)...)
+	}
 	if errors.Is(err, errUnavailable) || ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout) {
 		return err
 	}
@@ -108,12 +115,23 @@ func (r *rehearsal) settle(ctx context.Context, s *stepReport, err error) error 
 	return nil
 }
 
+// unnoticed are the failures of nodes that are not in the step yet.
+func (r *rehearsal) unnoticed(s *stepReport, nodes []*node) (found failures) {
+	for _, n := range nodes {
+		known := slices.ContainsFunc(s.Failures, func(f failureReport) bool { return f.Node == n.service })
+		if f := r.trouble(n); f != nil && !known {
+			found = append(found, *f)
+		}
+	}
+	return found
+}
+
 // begin starts everything and waits until every node has told a height.
 func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
 	r.chain = 1
 	// The nodes are ready to be started before the chain begins, which does not wait for them.
 	if err := r.create(ctx, r.nodes, r.others, r.fillNew(ctx)); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 	if err := r.startOthers(ctx, r.others); err != nil {
 		return err
@@ -124,7 +142,7 @@ func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
 	}
 	err := r.await(ctx, "the plan is known", r.nodes, func(n *node) bool {
 		told := false
-		n.with(func() { told = len(n.seen.plan()) > 0 && n.status.Phase != "" })
+		n.with(func() { told = len(n.status.Versions) > 0 && len(n.seen.plan()) == len(n.status.Versions) })
 		return told
 	})
 	r.readPlan()
@@ -133,6 +151,9 @@ func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
 	}
 	if err == nil {
 		err = r.await(ctx, "the first height is told", r.nodes, func(n *node) bool { return n.height() > 0 })
+	}
+	if err == nil {
+		err = r.checkState()
 	}
 	if err != nil {
 		r.record(s)
@@ -151,6 +172,23 @@ func (r *rehearsal) readPlan() {
 		r.nodes[0].with(func() { r.versions = r.nodes[0].seen.plan() })
 	}
 	r.report.Versions = r.versions
+}
+
+// checkState finds a snapshot that did not come to where the nodes look for it.
+func (r *rehearsal) checkState() error {
+	for _, n := range r.nodes {
+		began := len(r.versions)
+		n.with(func() {
+			for version := range n.seen.heights {
+				began = min(began, version)
+			}
+		})
+		if began < r.settings.first {
+			return fmt.Errorf("%w: %s began with version %d, and the snapshot is of version %d: is --data %s the folder of state and checkpoint?",
+				errUnavailable, n.service, began, r.settings.first, r.data)
+		}
+	}
+	return nil
 }
 
 // checkPlan finds what would make a rehearsal worthless, or could not be seen from outside: a version that runs the
@@ -237,7 +275,7 @@ func (r *rehearsal) startLoad(ctx context.Context, s *stepReport) (stop func()) 
 		}
 		s.Notes = append(s.Notes, note)
 		if why := l.broken.Load(); why != nil {
-			s.Notes = append(s.Notes, *why)
+			s.Failures = append(s.Failures, failureReport{Sentence: *why})
 		}
 	}
 }
@@ -321,7 +359,7 @@ func (r *rehearsal) recordNode(s *stepReport, n *node) {
 // compare reads the roots of nodes at the same slots, up to the last height that all have reached, and finds the first
 // difference, also from what an earlier step of the same chain has shown.
 func (r *rehearsal) compare(ctx context.Context, s *stepReport, nodes []*node, before rootTable) (rootTable, uint64, error) {
-	table, heights, err := r.gather(ctx, nodes)
+	table, heights, err := r.gather(ctx, nodes, before.slots())
 	if err != nil {
 		return nil, 0, err
 	}
@@ -337,8 +375,9 @@ func (r *rehearsal) compare(ctx context.Context, s *stepReport, nodes []*node, b
 	return table, lowest(nodes), nil
 }
 
-// gather reads the roots of nodes up to the last height that all have reached.
-func (r *rehearsal) gather(ctx context.Context, nodes []*node) (rootTable, *heightMap, error) {
+// gather reads the roots of nodes up to the last height that all have reached, at the slots of an earlier step, too. Without
+// those of the last height, around each stop height, and of the end of that step there is no telling that all agree.
+func (r *rehearsal) gather(ctx context.Context, nodes []*node, before []uint64) (rootTable, *heightMap, error) {
 	last := lowest(nodes)
 	heights := r.knownSlots(nodes)
 	lastSlot := heights.slotOf(last)
@@ -347,26 +386,67 @@ func (r *rehearsal) gather(ctx context.Context, nodes []*node) (rootTable, *heig
 	}); err != nil {
 		return nil, nil, err
 	}
-	return r.readRoots(ctx, nodes, samples(r.versions, heights, lastSlot)), heights, nil
+	before = slices.DeleteFunc(before, func(slot uint64) bool { return slot > lastSlot })
+	slots := append(samples(r.versions, heights, lastSlot), before...)
+	slices.Sort(slots)
+	table := r.readRoots(ctx, nodes, slices.Compact(slots))
+	needed := neededSlots(r.versions[r.settings.first:], heights, lastSlot)
+	if len(before) > 0 {
+		needed = append(needed, slices.Max(before))
+	}
+	if missing := r.askAgain(ctx, nodes, table, needed, heights); len(missing) > 0 {
+		return nil, nil, missing
+	}
+	return table, heights, nil
 }
 
-// judge writes the roots into a step, which fails where they differ; with about, only if that node is among the odd.
-func (r *rehearsal) judge(ctx context.Context, s *stepReport, nodes []*node, table rootTable, heights *heightMap, about *node) {
-	if d := table.firstDifference(heights, r.versions); d != nil {
-		r.narrow(ctx, nodes, table, d.Slot)
-		d = table.firstDifference(heights, r.versions)
-		s.Divergence = d
-		if about == nil || slices.Contains(d.Nodes, about.service) {
-			s.Failures = append(s.Failures, failureReport{
-				Node: d.Nodes[0], Version: &d.Version, Height: &d.Height, Sentence: d.sentence(r.versions),
-			})
+// askAgain asks nodes for the roots that they have not told, for as long as a node may stand still, and fails with those
+// that it did not get.
+func (r *rehearsal) askAgain(ctx context.Context, nodes []*node, table rootTable, slots []uint64, heights *heightMap) failures {
+	for end := time.Now().Add(r.stall); ; {
+		var missing failures
+		for _, n := range nodes {
+			for _, slot := range slots {
+				if table[slot][n.service] != "" {
+					continue
+				}
+				table.put(slot, n.service, n.root(ctx, slot))
+				if table[slot][n.service] == "" {
+					missing = append(missing, failf(n.service, "%s does not tell its state root at height %d (/ledger/slots/%d), so it was not compared",
+						n.service, heights.heightOf(slot), slot)...)
+				}
+			}
+		}
+		if len(missing) == 0 || time.Now().After(end) {
+			return missing
+		}
+		if err := pause(ctx, pollEvery); err != nil {
+			return failf("", "%s, while the state roots were read", reasonOf(err))
 		}
 	}
+}
+
+// judge writes the roots into a step, which fails where they differ; with about, only if one of those is among the odd.
+func (r *rehearsal) judge(ctx context.Context, s *stepReport, nodes []*node, table rootTable, heights *heightMap, about []*node) {
+	names := r.services(about)
+	if d := table.firstDifference(heights, r.versions, names); d != nil {
+		r.narrow(ctx, nodes, table, d.Slot, names)
+		d = table.firstDifference(heights, r.versions, names)
+		s.Divergence = d
+		s.Failures = append(s.Failures, failureReport{
+			Node: d.Nodes[0], Version: &d.Version, Height: &d.Height, Sentence: d.sentence(r.versions),
+		})
+	}
 	s.Roots = table.rows(r.versions, heights)
+	for _, n := range nodes {
+		if told, all := table.told(n.service), len(table); told < all {
+			s.Notes = append(s.Notes, fmt.Sprintf("%s told its state root at %d of %d slots", n.service, told, all))
+		}
+	}
 }
 
 // narrow finds the first slot that differs between the sampled slot and the one sampled before it.
-func (r *rehearsal) narrow(ctx context.Context, nodes []*node, table rootTable, differs uint64) {
+func (r *rehearsal) narrow(ctx context.Context, nodes []*node, table rootTable, differs uint64, about []string) {
 	slots := table.slots()
 	i, _ := slices.BinarySearch(slots, differs)
 	same := uint64(0)
@@ -378,7 +458,7 @@ func (r *rehearsal) narrow(ctx context.Context, nodes []*node, table rootTable, 
 		for slot, roots := range r.readRoots(ctx, nodes, []uint64{middle}) {
 			table[slot] = roots
 		}
-		if len(odd(table[middle])) > 0 {
+		if concerned(odd(table[middle]), about) {
 			differs = middle
 		} else {
 			same = middle

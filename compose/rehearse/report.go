@@ -95,10 +95,18 @@ type restartReport struct {
 	Expected bool      `json:"expected"`
 }
 
-// conclude gives the report its verdict: one sentence.
+// conclude gives the report its verdict, one sentence, and lists where there is nothing to list.
 func (r *report) conclude() {
 	var broken, missed []string
+	if r.Versions == nil {
+		r.Versions = []versionReport{}
+	}
 	for _, s := range r.Steps {
+		for i := range s.Failures {
+			if s.Failures[i].Log == nil {
+				s.Failures[i].Log = []string{}
+			}
+		}
 		switch s.Result {
 		case failed:
 			why := "no reason is known"

@@ -121,5 +121,4 @@ func TestFaultsAreSpreadOverTheNodes(t *testing.T) {
 	a, b, c := newNode("a", ports{}), newNode("b", ports{}), newNode("c", ports{})
 	require.Equal(t, []faultGroup{{stop: a, kill: b, late: c}}, groupFaults([]*node{a, b, c}))
 	require.Equal(t, []faultGroup{{stop: a, kill: b}, {late: b}}, groupFaults([]*node{a, b}))
-	require.Equal(t, []faultGroup{{stop: a}, {kill: a}}, groupFaults([]*node{a}))
 }

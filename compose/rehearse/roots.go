@@ -10,7 +10,7 @@ import (
 // samplesMost is how many slots are compared at most, besides those around the stop heights.
 const samplesMost = 256
 
-// rootReport is one compared slot.
+// rootReport is one slot. Its roots are equal where there are two at least, and they are the same.
 type rootReport struct {
 	Height uint64            `json:"height"`
 	Slot   uint64            `json:"slot"`
@@ -38,6 +38,16 @@ func (t rootTable) put(slot uint64, witness, root string) {
 		t[slot] = map[string]string{}
 	}
 	t[slot][witness] = root
+}
+
+// told is at how many slots a witness has told its root.
+func (t rootTable) told(witness string) (count int) {
+	for _, roots := range t {
+		if roots[witness] != "" {
+			count++
+		}
+	}
+	return count
 }
 
 func (t rootTable) slots() []uint64 { return slices.Sorted(maps.Keys(t)) }
@@ -72,11 +82,19 @@ func odd(roots map[string]string) []string {
 	return names
 }
 
-// firstDifference returns the first slot at which the witnesses disagree, or nil.
-func (t rootTable) firstDifference(heights *heightMap, versions []versionReport) *divergence {
+// concerned reports whether about is among the odd ones; with nobody in about, whether there are any.
+func concerned(odd, about []string) bool {
+	if len(about) == 0 {
+		return len(odd) > 0
+	}
+	return slices.ContainsFunc(odd, func(name string) bool { return slices.Contains(about, name) })
+}
+
+// firstDifference returns the first slot at which the witnesses disagree and about is concerned, or nil.
+func (t rootTable) firstDifference(heights *heightMap, versions []versionReport, about []string) *divergence {
 	for _, slot := range t.slots() {
 		names := odd(t[slot])
-		if len(names) == 0 {
+		if !concerned(names, about) {
 			continue
 		}
 		height := heights.heightOf(slot)
@@ -115,21 +133,31 @@ func versionOf(versions []versionReport, height uint64) int {
 // samples are the slots to compare up to last, in order: each stop height and the one after it, last itself, and as many
 // others, evenly spread, as are worth asking for.
 func samples(versions []versionReport, heights *heightMap, last uint64) []uint64 {
-	chosen := map[uint64]bool{last: true}
-	for _, v := range versions {
-		if v.StopHeight == nil {
-			continue
-		}
-		for _, height := range []uint64{*v.StopHeight, *v.StopHeight + 1} {
-			if slot := heights.slotOf(height); slot <= last {
-				chosen[slot] = true
-			}
-		}
+	chosen := map[uint64]bool{}
+	for _, slot := range neededSlots(versions, heights, last) {
+		chosen[slot] = true
 	}
 	for step, slot := max(1, last/samplesMost), uint64(1); slot <= last; slot += step {
 		chosen[slot] = true
 	}
 	return slices.Sorted(maps.Keys(chosen))
+}
+
+// neededSlots are those without which a comparison up to last says nothing: of each stop height and the one after it, and
+// last itself.
+func neededSlots(versions []versionReport, heights *heightMap, last uint64) []uint64 {
+	needed := []uint64{last}
+	for _, v := range versions {
+		if v.StopHeight == nil {
+			continue
+		}
+		for _, height := range []uint64{*v.StopHeight, *v.StopHeight + 1} {
+			if slot := heights.slotOf(height); slot < last {
+				needed = append(needed, slot)
+			}
+		}
+	}
+	return needed
 }
 
 // rows are the slots that the report shows: around the stop heights, and the last.
@@ -147,7 +175,7 @@ func (t rootTable) rows(versions []versionReport, heights *heightMap) []rootRepo
 		if !shown[height] && i != len(all)-1 {
 			continue
 		}
-		rows = append(rows, rootReport{Height: height, Slot: slot, Equal: len(odd(t[slot])) == 0, Roots: maps.Clone(t[slot])})
+		rows = append(rows, rootReport{Height: height, Slot: slot, Equal: len(t[slot]) > 1 && len(odd(t[slot])) == 0, Roots: maps.Clone(t[slot])})
 	}
 	return rows
 }

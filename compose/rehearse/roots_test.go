@@ -43,15 +43,15 @@ func TestFirstDifferenceNamesHeightVersionAndNode(t *testing.T) {
 			table.put(slot, "replica-1", "wrong")
 		}
 	}
-	d := table.firstDifference(newHeightMap(), threeVersions())
+	d := table.firstDifference(newHeightMap(), threeVersions(), nil)
 	require.Equal(t, uint64(42), d.Height)
 	require.Equal(t, 1, d.Version)
 	require.Equal(t, "state roots diverge from height 42 on, in version 1 (v1): replica-1 differs from the others", d.sentence(threeVersions()))
 	table.put(41, "replica-0", "")
-	require.Equal(t, uint64(42), table.firstDifference(newHeightMap(), threeVersions()).Height, "what is unknown differs from nothing")
+	require.Equal(t, uint64(42), table.firstDifference(newHeightMap(), threeVersions(), nil).Height, "what is unknown differs from nothing")
 	delete(table[42], "replica-0")
 	require.Equal(t, "state roots diverge from height 42 on, in version 1 (v1): replica-1, sequencer differ from each other",
-		table.firstDifference(newHeightMap(), threeVersions()).sentence(threeVersions()))
+		table.firstDifference(newHeightMap(), threeVersions(), nil).sentence(threeVersions()))
 }
 
 func TestEqualRootsDoNotDiffer(t *testing.T) {
@@ -59,7 +59,32 @@ func TestEqualRootsDoNotDiffer(t *testing.T) {
 	table.put(1, "a", "x")
 	table.put(1, "b", "x")
 	table.put(2, "b", "y")
-	require.Nil(t, table.firstDifference(newHeightMap(), threeVersions()))
+	require.Nil(t, table.firstDifference(newHeightMap(), threeVersions(), nil))
+	require.Equal(t, 1, table.told("a"))
+	require.Equal(t, 2, table.told("b"))
+	rows := table.rows(threeVersions(), newHeightMap())
+	require.False(t, rows[len(rows)-1].Equal, "one witness is equal to nobody")
+}
+
+func TestFirstDifferenceOfANodeIsThatInWhichItIsOdd(t *testing.T) {
+	table := rootTable{}
+	for slot := uint64(1); slot <= 9; slot++ {
+		for node, from := range map[string]uint64{"a": 99, "b": 99, "c": 99, "d": 3, "e": 7} {
+			root := "right"
+			if slot >= from {
+				root = node
+			}
+			table.put(slot, node, root)
+		}
+	}
+	difference := func(about ...string) *divergence {
+		return table.firstDifference(newHeightMap(), threeVersions(), about)
+	}
+	require.Equal(t, uint64(3), difference().Slot)
+	require.Equal(t, uint64(3), difference("d").Slot)
+	require.Equal(t, uint64(7), difference("e").Slot)
+	require.Equal(t, uint64(3), difference("e", "d").Slot)
+	require.Nil(t, difference("a"))
 }
 
 func TestSamplesHaveTheStopHeightsAndTheLast(t *testing.T) {
@@ -71,6 +96,12 @@ func TestSamplesHaveTheStopHeightsAndTheLast(t *testing.T) {
 	}
 	require.Less(t, len(many), 2*samplesMost)
 	require.NotContains(t, samples(threeVersions(), newHeightMap(), 50), uint64(80))
+}
+
+func TestNeededSlotsAreTheLastAndThoseAroundTheStopHeights(t *testing.T) {
+	require.ElementsMatch(t, []uint64{40, 41, 80, 81, 90}, neededSlots(threeVersions(), newHeightMap(), 90))
+	require.ElementsMatch(t, []uint64{80, 81, 90}, neededSlots(threeVersions()[1:], newHeightMap(), 90))
+	require.ElementsMatch(t, []uint64{40, 41}, neededSlots(threeVersions(), newHeightMap(), 41))
 }
 
 func TestSlotsAreCountedFromWhatWasTold(t *testing.T) {

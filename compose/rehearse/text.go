@@ -71,6 +71,8 @@ func (s *stepReport) rootsInWords() string {
 	switch {
 	case s.Divergence != nil:
 		return fmt.Sprintf("diverge from height %d on", s.Divergence.Height)
+	case len(s.Roots) > 0 && !s.Roots[len(s.Roots)-1].Equal:
+		return "not compared"
 	case len(s.Roots) > 0:
 		return fmt.Sprintf("equal up to height %d", s.Roots[len(s.Roots)-1].Height)
 	}

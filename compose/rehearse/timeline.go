@@ -109,7 +109,8 @@ func (t *timeline) plan() (versions []versionReport) {
 }
 
 // upgrades are the upgrades that have come as far as the start of the new version.
-func (t *timeline) upgrades() (all []upgradeReport) {
+func (t *timeline) upgrades() []upgradeReport {
+	all := []upgradeReport{}
 	running, down := -1, time.Time{}
 	open := false
 	for i := range t.events {
@@ -140,7 +141,8 @@ func (t *timeline) upgrades() (all []upgradeReport) {
 }
 
 // restarts are all starts of the entrypoint but the first, each with what has ended the run before.
-func (t *timeline) restarts() (all []restartReport) {
+func (t *timeline) restarts() []restartReport {
+	all := []restartReport{}
 	// What the rehearsal does to a container is noted before it is done, perhaps before the run that it ends has said its
 	// first word. So there may be two ends before a start.
 	var ends []restartReport
@@ -259,7 +261,7 @@ func (t *timeline) tail(at time.Time) []string {
 			end = i + 1
 		}
 	}
-	return slices.Clone(t.lines[max(0, end-linesQuoted):end])
+	return append([]string{}, t.lines[max(0, end-linesQuoted):end]...)
 }
 
 // report is all of it.
