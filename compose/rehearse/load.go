@@ -96,7 +96,10 @@ func (l *load) send(ctx context.Context) {
 		if err != nil {
 			why = err.Error()
 		}
-		text := fmt.Sprintf("the load %q ended before it got SIGTERM, with %s: %s", l.command, why, strings.TrimSpace(out.String()))
+		text := fmt.Sprintf("the load %q ended before it got SIGTERM, with %s", l.command, why)
+		if said := strings.TrimSpace(out.String()); said != "" {
+			text += ": " + said
+		}
 		l.broken.Store(&text)
 	}
 	if cmd.Process != nil {
