@@ -472,10 +472,14 @@ func (c *chain) processes() map[int]string {
 		if err != nil || pid == self || !strings.Contains("\x00"+string(env), "\x00"+chainVariable+"="+c.dir+"\x00") {
 			continue
 		}
-		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		found[pid] = strings.ReplaceAll(string(line), "\x00", " ")
+		found[pid] = commandLine(pid)
 	}
 	return found
+}
+
+// commandLine is that of a process, with a space after each argument.
+func commandLine(pid int) string {
+	return strings.ReplaceAll(readText(fmt.Sprintf("/proc/%d/cmdline", pid)), "\x00", " ")
 }
 
 func processFolders() []string {
@@ -501,12 +505,15 @@ func zombiesBelow(parent int) (pids []string) {
 	return pids
 }
 
-// nodeProcess is the pid of the only process besides the program.
+// nodeProcess is the pid of the only process besides the program and its copies: one is there for a moment before each
+// exec, and one before the first, by which package os finds out what clone(2) can.
 func (c *chain) nodeProcess() int {
 	c.t.Helper()
 	pid := 0
 	c.await("one process to run", func() bool {
 		processes := c.processes()
+		own := commandLine(c.program.cmd.Process.Pid)
+		maps.DeleteFunc(processes, func(_ int, line string) bool { return line == own })
 		for pid = range processes {
 		}
 		return len(processes) == 1
