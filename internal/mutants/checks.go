@@ -30,7 +30,7 @@ const (
 // check is a run of tests.
 type check struct {
 	name string
-	// of are the directories whose faults it is tried on, not those of the files in except.
+	// of are the directories whose mutants it is tried on, not those of the files in except.
 	of, except []string
 	packages   []string
 	// args stand behind the packages.
@@ -58,7 +58,7 @@ func allChecks(lives int) []check {
 	}
 }
 
-// covers reports whether the check is tried on faults in a file.
+// covers reports whether the check is tried on mutants of a file.
 func (c check) covers(file string) bool {
 	return slices.Contains(c.of, path.Dir(file)) && !slices.Contains(c.except, file)
 }
@@ -69,15 +69,15 @@ func (c check) only(test string) check {
 	return c
 }
 
-// inOrder are the checks for a fault, in the order in which they are tried: first what is known to notice it.
-func inOrder(checks []check, f fault) []check {
+// inOrder are the checks for a mutant, in the order in which they are tried: first what is known to notice it.
+func inOrder(checks []check, m mutant) []check {
 	var first, then []check
 	for _, c := range checks {
-		if !c.covers(f.file) {
+		if !c.covers(m.file) {
 			continue
 		}
-		if c.name != simulation && f.by != simulation {
-			first = append(first, c.only(f.by))
+		if c.name != simulation && m.by != simulation {
+			first = append(first, c.only(m.by))
 		}
 		then = append(then, c)
 	}

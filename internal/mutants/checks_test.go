@@ -58,7 +58,9 @@ func tried(t *testing.T, f fault) outcome {
 	tree, err := openTree()
 	require.NoError(t, err)
 	t.Cleanup(tree.close)
-	overlay, err := tree.overlay(f)
+	m, err := f.build(tree.root)
+	require.NoError(t, err)
+	overlay, err := tree.overlay(m)
 	require.NoError(t, err)
 	return scripts.run(tree, overlay)
 }
@@ -67,7 +69,7 @@ func tried(t *testing.T, f fault) outcome {
 func TestFaultReachesTheProgramThatATestBuilds(t *testing.T) {
 	t.Parallel()
 	o := tried(t, fault{
-		name: "usage-error-exits-1", file: "cmd/entrypoint/main.go", old: "return sequencer.CodeUsage", new: "return sequencer.CodeUsage - 63",
+		name: "usage-error-exits-1", in: "cmd/entrypoint.usageError", old: `\w+\.CodeUsage`, new: "$0 - 63",
 	})
 	require.NoError(t, o.err)
 	assert.True(t, o.failed)
@@ -78,8 +80,8 @@ func TestFaultReachesTheProgramThatATestBuilds(t *testing.T) {
 func TestFaultThatDoesNotCompileIsNotCaught(t *testing.T) {
 	t.Parallel()
 	for _, f := range []fault{
-		{name: "in-what-the-test-imports", file: "sequencer/decide.go", old: "return 128 + int(e.Signal)", new: `return "128"`},
-		{name: "in-what-the-test-builds", file: "cmd/mock-rollup/main.go", old: "func main() {", new: "func main() {\n\tundefined()"},
+		{name: "in-what-the-test-imports", in: "sequencer.Exit.Status", old: `return 128 \+ int\(e\.Signal\)`, new: `return "128"`},
+		{name: "in-what-the-test-builds", in: "cmd/mock-rollup.main", old: `os\.Exit`, new: "undefined()\n$0"},
 	} {
 		o := tried(t, f)
 		assert.False(t, o.failed, f.name)

@@ -5,7 +5,7 @@
 //
 // The work tree is never touched: a fault reaches the go command as an overlay. Before any fault all checks must pass
 // without one, for a check that fails anyhow proves nothing. The exit code is 1 if a fault was missed, and also if one
-// could not be tried: it no longer applies, or it does not compile.
+// could not be tried: it does not compile, or it no longer applies, in which case none is tried.
 package main
 
 import (
@@ -42,21 +42,25 @@ func run(only string, lives int) error {
 		return err
 	}
 	defer tree.close()
+	mutants, err := mutantsOf(tree.root, chosen)
+	if err != nil {
+		return err
+	}
 	checks := allChecks(lives)
 	fmt.Println("without a fault:")
-	if err := baseline(tree, checks, chosen); err != nil {
+	if err := baseline(tree, checks, mutants); err != nil {
 		return err
 	}
 	began := time.Now()
-	fmt.Printf("%d faults:\n", len(chosen))
-	results := tryAll(tree, checks, chosen)
+	fmt.Printf("%d faults:\n", len(mutants))
+	results := tryAll(tree, checks, mutants)
 	return summary(results, time.Since(began))
 }
 
 // baseline runs each check that a fault will meet on the program as it is.
-func baseline(tree *tree, checks []check, chosen []fault) error {
+func baseline(tree *tree, checks []check, mutants []mutant) error {
 	for _, c := range checks {
-		if !slices.ContainsFunc(chosen, func(f fault) bool { return c.covers(f.file) }) {
+		if !slices.ContainsFunc(mutants, func(m mutant) bool { return c.covers(m.file) }) {
 			continue
 		}
 		o := c.run(tree, "")
@@ -82,22 +86,22 @@ type result struct {
 }
 
 // tryAll tries as many faults at a time as there are processors, and prints each when it is done.
-func tryAll(tree *tree, checks []check, chosen []fault) []result {
-	results := make([]result, len(chosen))
+func tryAll(tree *tree, checks []check, mutants []mutant) []result {
+	results := make([]result, len(mutants))
 	next := make(chan int)
 	var workers sync.WaitGroup
 	var printing sync.Mutex
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for i := range next {
-				results[i] = try(tree, checks, chosen[i])
+				results[i] = try(tree, checks, mutants[i])
 				printing.Lock()
 				fmt.Println(results[i])
 				printing.Unlock()
 			}
 		})
 	}
-	for i := range chosen {
+	for i := range mutants {
 		next <- i
 	}
 	close(next)
@@ -106,19 +110,19 @@ func tryAll(tree *tree, checks []check, chosen []fault) []result {
 }
 
 // try runs the checks on a program with the fault, until one fails.
-func try(tree *tree, checks []check, f fault) result {
-	r := result{fault: f}
+func try(tree *tree, checks []check, m mutant) result {
+	r := result{fault: m.fault}
 	began := time.Now()
 	defer func() { r.took = time.Since(began) }()
-	overlay, err := tree.overlay(f)
+	overlay, err := tree.overlay(m)
 	if err == nil {
-		err = tree.compiles(overlay, f)
+		err = tree.compiles(overlay, m)
 	}
 	if err != nil {
 		r.err = err
 		return r
 	}
-	for _, c := range inOrder(checks, f) {
+	for _, c := range inOrder(checks, m) {
 		o := c.run(tree, overlay)
 		if o.failed || o.err != nil {
 			r.check, r.by, r.err = &c, o.by, o.err

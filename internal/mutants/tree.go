@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,38 +30,22 @@ func openTree() (*tree, error) {
 func (t *tree) close() { _ = os.RemoveAll(t.over) }
 
 // overlay writes the file with the fault, and gives the name of the JSON text that has the go command read it.
-func (t *tree) overlay(f fault) (string, error) {
-	original := filepath.Join(t.root, f.file)
-	text, err := os.ReadFile(original)
+func (t *tree) overlay(m mutant) (string, error) {
+	file := filepath.Join(t.over, m.name+".go")
+	if err := os.WriteFile(file, m.text, 0o644); err != nil {
+		return "", err
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(t.root, m.file): file}})
 	if err != nil {
 		return "", err
 	}
-	if text, err = f.apply(text); err != nil {
-		return "", err
-	}
-	mutant := filepath.Join(t.over, f.name+".go")
-	if err := os.WriteFile(mutant, text, 0o644); err != nil {
-		return "", err
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {original: mutant}})
-	if err != nil {
-		return "", err
-	}
-	name := filepath.Join(t.over, f.name+".json")
+	name := filepath.Join(t.over, m.name+".json")
 	return name, os.WriteFile(name, overlay, 0o644)
 }
 
-// apply builds the fault into the text of its file.
-func (f fault) apply(text []byte) ([]byte, error) {
-	if n := bytes.Count(text, []byte(f.old)); n != 1 {
-		return nil, fmt.Errorf("fault %s no longer applies: its old text must stand once in %s, and stands there %d times:\n%s", f.name, f.file, n, f.old)
-	}
-	return bytes.Replace(text, []byte(f.old), []byte(f.new), 1), nil
-}
-
-// compiles is an error where the package of the fault does not compile with the overlay: that catches no fault.
-func (t *tree) compiles(overlay string, f fault) error {
-	out, err := t.command(overlay, "build", "-tags", tags, "-o", os.DevNull, "./"+path.Dir(f.file)).CombinedOutput()
+// compiles is an error where the package of the mutant does not compile with the overlay: that catches no fault.
+func (t *tree) compiles(overlay string, m mutant) error {
+	out, err := t.command(overlay, "build", "-tags", tags, "-o", os.DevNull, "./"+path.Dir(m.file)).CombinedOutput()
 	if err != nil {
 		return errors.New("it does not compile:\n" + string(out))
 	}
