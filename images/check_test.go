@@ -364,7 +364,7 @@ func TestLibrariesOfMuslAreSearchedAsMuslDoes(t *testing.T) {
 }
 
 // A library may name as many others as it likes.
-func TestHostileLibrariesAreBounded(t *testing.T) {
+func TestLibrariesOfAHostileFileAreBounded(t *testing.T) {
 	r := newRoot(t)
 	r.put(ours().interpreter, library(), 0o755)
 	for i := range 4 {

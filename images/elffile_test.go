@@ -211,7 +211,7 @@ func TestVersionsOfSymbolsThatCannotBeReadAreNone(t *testing.T) {
 	assert.Less(t, len(got.gives), symbolsLimit)
 }
 
-func TestHostileFileIsToldWithoutReadingWhatItClaims(t *testing.T) {
+func TestMaliciousFileIsToldWithoutReadingWhatItClaims(t *testing.T) {
 	const segmentsAt, entry = 64, 56
 	put16 := binary.LittleEndian.PutUint16
 	put64 := binary.LittleEndian.PutUint64

@@ -16,7 +16,7 @@ import (
 )
 
 // orphansWanted is how many orphans the storm makes; `make hostile` asks for 100,000.
-var orphansWanted = flag.Int("orphans", 10000, "how many orphans TestInitLosesNothingInAStormOfOrphans makes")
+var orphansWanted = flag.Int("orphans", 10000, "how many orphans TestHostileStormOfOrphansLosesTheInitNothing makes")
 
 const (
 	forkers = 4  // processes that make orphans, beside each other
@@ -24,7 +24,7 @@ const (
 )
 
 // The whole of an init's work at once: orphans by the thousands, exits of children, and signals to forward.
-func TestInitLosesNothingInAStormOfOrphans(t *testing.T) {
+func TestHostileStormOfOrphansLosesTheInitNothing(t *testing.T) {
 	if !runAsInit(t, "-orphans="+strconv.Itoa(*orphansWanted)) {
 		return
 	}
@@ -110,7 +110,7 @@ func forker(n int) Command {
 }
 
 // A process that forks, changes its session and ends, again and again, is in no group and seldom in a look.
-func TestInitSweepsAProcessThatMovesOn(t *testing.T) {
+func TestHostileProcessThatMovesOnIsSwept(t *testing.T) {
 	if !runAsInit(t) {
 		return
 	}

@@ -37,7 +37,7 @@ while [ $i -lt $1 ]; do
 done
 exit 42`
 
-func TestStatusesSurviveAnOrphanStorm(t *testing.T) {
+func TestHostileOrphanStormCostsNoStatus(t *testing.T) {
 	r := newReaper(t, Options{})
 	storm(t, r, 2, 500, 100)
 	require.GreaterOrEqual(t, r.Stats().OrphansReaped, uint64(1000))

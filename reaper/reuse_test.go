@@ -11,7 +11,7 @@ import (
 )
 
 // A number that is used again at once: neither a dead child nor a leftover that has gone is mistaken for its new bearer.
-func TestInitSparesTheNextBearerOfANumber(t *testing.T) {
+func TestHostileReuseOfANumberSparesItsNextBearer(t *testing.T) {
 	if !runAsInit(t) {
 		return
 	}
@@ -33,7 +33,7 @@ func TestInitSparesTheNextBearerOfANumber(t *testing.T) {
 	}
 }
 
-func TestInitSparesTheNextBearerOfALeftoversNumber(t *testing.T) {
+func TestHostileReuseOfALeftoversNumberSparesItsNextBearer(t *testing.T) {
 	if !runAsInit(t) {
 		return
 	}

@@ -177,13 +177,13 @@ func init() {
 }
 
 // A fault signal that a process sends is no fault: an init that died of it would take the whole container along.
-func TestInitOutlivesFaultSignalsThatAreSent(t *testing.T) {
+func TestHostileFaultSignalsDoNotEndTheInit(t *testing.T) {
 	if runAsInit(t) {
 		outliveFaultSignals(t)
 	}
 }
 
-func TestFaultSignalsThatAreSentAreDropped(t *testing.T) {
+func TestHostileFaultSignalsAreDropped(t *testing.T) {
 	r := newReaper(t, Options{})
 	require.Equal(t, "outlived\n", output(t, r, actor("faultless")))
 }
@@ -207,7 +207,7 @@ func outliveFaultSignals(t require.TestingT) {
 	require.NoError(t, b.Close())
 }
 
-func TestFaultsOfOurOwnStillCrash(t *testing.T) {
+func TestHostileFaultSignalsLeaveOurOwnFaultsFatal(t *testing.T) {
 	for role, text := range map[string]string{"nil pointer": "nil pointer dereference", "lost page": "unexpected fault address"} {
 		t.Run(role, func(t *testing.T) {
 			r := newReaper(t, Options{})
@@ -323,7 +323,7 @@ func TestInitForwardsEverySignalOnce(t *testing.T) {
 	}
 }
 
-func TestNoSignalIsLostInAnOrphanStorm(t *testing.T) {
+func TestHostileOrphanStormCostsNoSignal(t *testing.T) {
 	r := newReaper(t, Options{Inbox: newInbox(t)})
 	lines, exit := execWitness(t, r, ExecOptions{})
 	storm := start(t, r, shell(orphanage, "1000", t.TempDir()+"/pipe"))

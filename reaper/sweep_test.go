@@ -39,7 +39,7 @@ func TestSweepOfNothing(t *testing.T) {
 	require.Zero(t, r.Stats().Swept)
 }
 
-func TestSweepEndsWhatWasLeftBehind(t *testing.T) {
+func TestHostileLeftoversAreSwept(t *testing.T) {
 	for _, test := range []struct {
 		about, script string
 		grace         time.Duration
@@ -67,7 +67,7 @@ func TestSweepEndsWhatWasLeftBehind(t *testing.T) {
 	}
 }
 
-func TestSweepEndsOneThatHoldsStderr(t *testing.T) {
+func TestHostileLeftoverThatHoldsStderrIsSwept(t *testing.T) {
 	r := newReaper(t, Options{})
 	cmd := pumped(shell(`sleep 1000 & exit`), newBuffer())
 	exitOf(t, start(t, r, cmd))
@@ -76,7 +76,7 @@ func TestSweepEndsOneThatHoldsStderr(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-func TestSweepOutrunsAProcessThatForksAndEnds(t *testing.T) {
+func TestHostileProcessThatForksAndEndsIsSwept(t *testing.T) {
 	r := newReaper(t, Options{})
 	leave(t, r, `trap '' TERM; sleep 1000 & echo $!; f() { f & }; f`)
 	n, err := r.Sweep(20 * time.Millisecond)
@@ -84,7 +84,7 @@ func TestSweepOutrunsAProcessThatForksAndEnds(t *testing.T) {
 	require.Positive(t, n)
 }
 
-func TestSweepOutrunsAForkBomb(t *testing.T) {
+func TestHostileForkBombIsSwept(t *testing.T) {
 	r := newReaper(t, Options{})
 	leave(t, r, `trap '' TERM; sleep 1000 & echo $!; for i in 1 2 3; do setsid sh -c 'while :; do sh -c "exec sleep 0.01" & wait $!; done' & done`)
 	n, err := r.Sweep(20 * time.Millisecond)
@@ -116,7 +116,7 @@ func TestSweepSparesRunningChildren(t *testing.T) {
 }
 
 // A group with others in it, here ours, is not killed as one.
-func TestSweepKillsOneThatJoinedAGroupThatIsSpared(t *testing.T) {
+func TestHostileLeftoverInAGroupThatIsSparedIsKilled(t *testing.T) {
 	r := newReaper(t, Options{})
 	w, lines := pipe(t)
 	cmd := actor("joiner")

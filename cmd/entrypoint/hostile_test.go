@@ -27,7 +27,7 @@ func leaves(traits ...string) func(*mockrollup.Mock) {
 }
 
 // Whatever a version leaves behind, nothing of it is alive when the migration starts.
-func TestNothingOfAVersionIsAliveWhenTheMigrationStarts(t *testing.T) {
+func TestHostileLeftoversAreGoneWhenTheMigrationStarts(t *testing.T) {
 	t.Parallel()
 	all := []string{
 		mockrollup.LeftoverIgnoresStops, mockrollup.LeftoverSetsid, mockrollup.LeftoverDoubleFork,
@@ -89,7 +89,7 @@ func upgradeOverLeftovers(c *chain) {
 }
 
 // A leftover that writes refusals to the stderr it holds is not believed to be the next version.
-func TestRefusalOfALeftoverIsNoEvidenceOfTheNextVersion(t *testing.T) {
+func TestHostileLeftoversRefusalIsNoEvidenceOfTheNextVersion(t *testing.T) {
 	t.Parallel()
 	c := newChain(t,
 		version{stop: 10, faults: leaves(mockrollup.LeftoverSetsid, mockrollup.LeftoverDoubleFork, mockrollup.LeftoverHoldsStderr)},
@@ -142,7 +142,7 @@ func frozen(c *chain) {
 func freezes(m *mockrollup.Mock) { m.FreezeAt = 5 }
 
 // A stopped process sees a stop signal only when it is continued.
-func TestNodeThatStoppedItselfCanBeStopped(t *testing.T) {
+func TestHostileNodeThatStoppedItselfCanBeStopped(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, version{stop: 10, faults: freezes}, version{stop: 20, migrates: true}, version{})
 	c.run(
@@ -155,7 +155,7 @@ func TestNodeThatStoppedItselfCanBeStopped(t *testing.T) {
 	)
 }
 
-func TestStopTimeoutKillsANodeThatStoppedItself(t *testing.T) {
+func TestHostileNodeThatStoppedItselfIsKilledByTheStopTimeout(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, version{stop: 10, faults: func(m *mockrollup.Mock) { m.FreezeAt, m.IgnoreSigterm = 5, true }}, version{})
 	c.run(
@@ -169,7 +169,7 @@ func TestStopTimeoutKillsANodeThatStoppedItself(t *testing.T) {
 }
 
 // Only a stop continues it: whoever stopped the node may have wanted to look at it.
-func TestStoppedNodeIsContinuedByAStopOrByCONT(t *testing.T) {
+func TestHostileNodeThatStoppedItselfIsContinuedByAStopOrByCONT(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, version{stop: 10, faults: freezes}, version{})
 	c.run(
@@ -191,7 +191,7 @@ func TestStoppedNodeIsContinuedByAStopOrByCONT(t *testing.T) {
 }
 
 // What a node does to its descriptors hides neither its end nor what it said before.
-func TestEndOfANodeThatClosedItsDescriptorsIsNoticed(t *testing.T) {
+func TestHostileNodeThatClosedItsDescriptorsIsSeenToEnd(t *testing.T) {
 	t.Parallel()
 	for _, stdio := range []string{"close-stderr", "close", "close-all", "redirect-stderr"} {
 		t.Run(stdio, func(t *testing.T) {
@@ -275,7 +275,7 @@ func besieged(c *chain) (stop func() (refused int, others []string)) {
 }
 
 // Others that want the volume, all its life long, change nothing of it.
-func TestSecondEntrypointsAreRefusedForAWholeLife(t *testing.T) {
+func TestHostileEntrypointsAreRefusedForAWholeLife(t *testing.T) {
 	t.Parallel()
 	calm, c := clockChain(t), clockChain(t)
 	c.start()
@@ -307,7 +307,7 @@ func TestSecondEntrypointsAreRefusedForAWholeLife(t *testing.T) {
 }
 
 // When the first one is killed exactly one of many others takes its place, and never are two nodes alive.
-func TestOneOfManyEntrypointsTakesOverFromAKilledOne(t *testing.T) {
+func TestHostileRivalsOfAKilledEntrypointYieldOneSuccessor(t *testing.T) {
 	t.Parallel()
 	c := clockChain(t)
 	c.start()

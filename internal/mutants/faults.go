@@ -435,7 +435,7 @@ var faults = []fault{
 		"reaper.(*sweep).signal",
 		`signals = \[]unix\.Signal{unix\.SIGKILL}`,
 		"signals = []unix.Signal{unix.SIGTERM}",
-		"TestSweepKillsOneThatJoinedAGroupThatIsSpared",
+		"TestHostileLeftoverInAGroupThatIsSparedIsKilled",
 	},
 	{
 		"sweep-of-direct-children-only", 1, "a leftover's own children live on beside the next node",
@@ -472,7 +472,7 @@ var faults = []fault{
 		"reaper.(*Reaper).reapAll",
 		`more, err := r\.reapOne\(\) if !more`,
 		"_, err := r.reapOne()\nif true",
-		"TestStatusesSurviveAnOrphanStorm",
+		"TestHostileOrphanStormCostsNoStatus",
 	},
 	{
 		"start-registered-late", 7, "the exit of a process that dies at once is lost, and waited for for ever",
@@ -607,6 +607,6 @@ var faults = []fault{
 		"cmd/entrypoint.(*processes).Start",
 		`ps\.lock != nil`,
 		"$0 && len(c.Env) > 0",
-		"TestEndOfANodeThatClosedItsDescriptorsIsNoticed",
+		"TestHostileNodeThatClosedItsDescriptorsIsSeenToEnd",
 	},
 }
