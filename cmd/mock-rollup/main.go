@@ -11,8 +11,8 @@
 //	mock-rollup get --url URL [--timeout D]                                  prints an answer, for images without curl
 //
 // Called by a name that begins with migration or rollup-db-migration it is the migration. Exit codes: 0, 2 for bad
-// arguments, 101 for every failure of a node, 1 for every failure of another command. The environment: RUST_LOG (an
-// invalid value ends the node), NO_COLOR. The [mock] section of the config holds what a real node does not have; its
+// arguments, 101 for every failure of a node (1 with another mock.main, see below), 1 for every failure of another
+// command. The environment: RUST_LOG (an invalid value ends the node with 101), NO_COLOR, RUST_BACKTRACE. The [mock] section of the config holds what a real node does not have; its
 // keys are described at mockrollup.Config.
 package main
 

@@ -81,10 +81,7 @@ func (n *node) commit(finalized uint64) (*ending, error) {
 	}
 	before := n.state.Height
 	roots := n.state.advance(target, &n.cfg.Mock, n.blobsOf)
-	if err := n.roots.put(before+1, roots); err != nil {
-		return nil, err
-	}
-	if err := n.store.commit(n.state); err != nil {
+	if err := n.persist(before+1, roots, n.cfg.Mock.DamageOnKill); err != nil {
 		return nil, err
 	}
 	n.logCommit(before)

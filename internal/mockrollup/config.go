@@ -47,6 +47,12 @@ type Mock struct {
 	StateVersion uint64 `toml:"state_version"`
 	// Salt goes into each state root, so that two runtimes disagree.
 	Salt string `toml:"salt,omitempty"`
+	// Format is the layout of the databases. A node damages a state of another format for good as soon as it opens it,
+	// whatever heights its command line has; a migration carries the state over. Versions without it share one.
+	Format string `toml:"format,omitempty"`
+	// Main is the program around the node: "starter", "demo" or "manager". It decides how a failure ends and where its
+	// text is, see mains.
+	Main string `toml:"main"`
 	// AcceptFlags are further flags of this version, each with one value.
 	AcceptFlags []string `toml:"accept_flags,omitempty"`
 	// Role is "leader", "replica", or "auto": the DA server's election decides, in which the node is called NodeID
@@ -55,6 +61,8 @@ type Mock struct {
 	NodeID string `toml:"node_id,omitempty"`
 	// HeightsShape is "value" or, as older versions answer, "data".
 	HeightsShape string `toml:"heights_shape"`
+	// APIPath is the prefix of all routes, as in "/v1".
+	APIPath string `toml:"api_path,omitempty"`
 	// Startup is how long the start takes, from the height checks to the signal handler.
 	Startup time.Duration `toml:"startup"`
 	// StartupHTTP is "refused" or "hang": what a client meets meanwhile.
@@ -72,6 +80,21 @@ type Mock struct {
 	// PinnedCache writes evm_pinned_cache.json beside the config, as some versions do; a read-only folder fails them.
 	PinnedCache bool `toml:"pinned_cache,omitempty"`
 
+	// Refusal is how the node rejects a wrong --start-at-rollup-height: "" as its main does, "late" (after RefusalDelay),
+	// "garbled" (in other words), "none" (without a word), "flood" (inside two MiB of backtrace), "hyperlink" (the numbers
+	// are links in quotes), "exit2" (it does not know the flag) or "ignore" (it runs).
+	Refusal      string        `toml:"refusal,omitempty"`
+	RefusalDelay time.Duration `toml:"refusal_delay,omitzero"`
+	// LeaderExitAtStart is how many starts exit 0 before the height checks, as those of a replica that wins leadership.
+	LeaderExitAtStart int `toml:"leader_exit_at_start,omitzero"`
+	// Quote is a text that somebody else got into the log: it is on both streams at the start, while the node runs, and
+	// in every panic.
+	Quote string `toml:"quote,omitempty"`
+	// DamageOnKill makes a commit two steps with CommitWindow between them: a node that is killed in between leaves a
+	// damaged state. TornGenesis does the same to the genesis.
+	DamageOnKill bool          `toml:"damage_on_kill,omitempty"`
+	TornGenesis  bool          `toml:"torn_genesis,omitempty"`
+	CommitWindow time.Duration `toml:"commit_window,omitzero"`
 	// LeaderRestartAt exits 0 at that soft height, once, as a replica does that has won leadership.
 	LeaderRestartAt uint64 `toml:"leader_restart_at,omitzero"`
 	// CrashAt ends the process at once at that height, with ExitCode, or by CrashSignal where it is given. CrashOn says
@@ -115,12 +138,15 @@ type Mock struct {
 
 // DAConfig says which chain of data-availability blocks the node follows: a file that several nodes share, or the
 // address of `mock-rollup da`. Block time, finality and empty slots count only for the node that creates the file.
+// WhenAway is what a start does while the server does not answer: "" it continues without one, and makes no blocks;
+// "wait" and "fail" happen before the state is opened, as a real node's do.
 type DAConfig struct {
 	File       string        `toml:"file,omitempty"`
 	Address    string        `toml:"address,omitempty"`
 	BlockTime  time.Duration `toml:"block_time"`
 	Finality   uint64        `toml:"finality"`
 	EmptyEvery uint64        `toml:"empty_every"`
+	WhenAway   string        `toml:"when_away,omitempty"`
 }
 
 // MigrationConfig holds the knobs of `mock-rollup migrate`; its flags win.
@@ -140,7 +166,7 @@ func NewConfig(storage, daFile string, port uint16) Config {
 		Storage: Storage{Path: storage},
 		Runner:  Runner{HTTP: HTTPConfig{BindHost: "127.0.0.1", BindPort: port}},
 		Mock: Mock{
-			Role: roleLeader, HeightsShape: "value", Startup: 150 * time.Millisecond, StartupHTTP: "refused",
+			Role: roleLeader, Main: mainStarter, HeightsShape: "value", Startup: 150 * time.Millisecond, StartupHTTP: "refused",
 			ResyncRate: 2000, Fsync: true, Journal: "events", HTTP: "ok", CrashOn: "soft", ExitCode: exitFailure,
 			DA: DAConfig{File: daFile, BlockTime: 250 * time.Millisecond, Finality: 2},
 		},
@@ -209,6 +235,9 @@ func (m *Mock) checkWords() error {
 		allowed     []string
 	}{
 		{"role", m.Role, []string{roleLeader, roleReplica, roleAuto}},
+		{"main", m.Main, []string{mainStarter, mainDemo, mainManager}},
+		{"refusal", m.Refusal, refusals},
+		{"da.when_away", m.DA.WhenAway, []string{"", awayWait, awayFail}},
 		{"heights_shape", m.HeightsShape, []string{"value", "data"}},
 		{"startup_http", m.StartupHTTP, []string{"refused", "hang"}},
 		{"journal", m.Journal, []string{"events", "heights", "off"}},
@@ -228,6 +257,9 @@ func (m *Mock) checkWords() error {
 			return fmt.Errorf("mock.leftover has %q, must be of: %s", trait, strings.Join(leftoverTraits, ", "))
 		}
 	}
+	if path := m.APIPath; path != "" && (path[0] != '/' || strings.HasSuffix(path, "/")) {
+		return fmt.Errorf("mock.api_path %q must begin with a slash and end without one", path)
+	}
 	for _, flag := range m.AcceptFlags {
 		if name, dashes := strings.CutPrefix(flag, "--"); !dashes || name == "" {
 			return fmt.Errorf("mock.accept_flags: %q must begin with --", flag)
@@ -243,8 +275,8 @@ func (m *Mock) checkNumbers() error {
 	if m.ExitCode < 0 || m.ExitCode > 255 {
 		return fmt.Errorf("mock.exit_code %d is not in 0..255", m.ExitCode)
 	}
-	if m.OrphansPerBlock < 0 || m.StderrFlood < 0 {
-		return errors.New("mock.orphans_per_block and mock.stderr_flood cannot be negative")
+	if m.OrphansPerBlock < 0 || m.StderrFlood < 0 || m.LeaderExitAtStart < 0 {
+		return errors.New("mock.orphans_per_block, mock.stderr_flood and mock.leader_exit_at_start cannot be negative")
 	}
 	return nil
 }

@@ -15,6 +15,8 @@ func TestWrittenConfigIsReadBack(t *testing.T) {
 	want := NewConfig("state", "da.json", 12346)
 	want.Mock.Label, want.Mock.AcceptFlags, want.Mock.Startup = "v1", []string{"--metrics"}, 0
 	want.Mock.Fsync, want.Mock.DA.Finality = false, 0
+	want.Mock.Main, want.Mock.Refusal, want.Mock.RefusalDelay = "demo", "late", time.Second
+	want.Mock.Quote, want.Mock.APIPath = "\x1b[1m\"a memo\"\nof two lines", "/v1"
 	want.Mock.Migration = MigrationConfig{Idempotent: true, Sleep: time.Second, Exit: 3, To: &to}
 	path := filepath.Join(t.TempDir(), "config.toml")
 	require.NoError(t, WriteConfig(path, want))
@@ -65,6 +67,12 @@ func TestConfigMistakesAreNamed(t *testing.T) {
 		good + da + "[mock]\naccept_flags = [\"metrics\"]":            "mock.accept_flags",
 		good + da + "[mock]\nleftover = [\"immortal\"]":               "mock.leftover",
 		good + da + "[mock]\nstdio = \"shut\"":                        "mock.stdio",
+		good + da + "[mock]\nmain = \"wrapper\"":                      "mock.main",
+		good + da + "[mock]\nrefusal = \"shy\"":                       "mock.refusal",
+		good + da + "[mock]\napi_path = \"v1\"":                       "mock.api_path",
+		good + da + "[mock]\napi_path = \"/v1/\"":                     "mock.api_path",
+		good + da + "[mock]\nleader_exit_at_start = -1":               "mock.leader_exit_at_start",
+		good + da + "when_away = \"hope\"":                            "mock.da.when_away",
 		good + da + "[mock]\nresync_rate = 0":                         "mock.resync_rate",
 		good + da + "[mock]\nexit_code = 256":                         "mock.exit_code",
 		good + da + "[mock]\nstderr_flood = -1":                       "mock.stderr_flood",

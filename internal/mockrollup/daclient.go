@@ -16,9 +16,17 @@ import (
 const (
 	daQueryTimeout = 2 * time.Second
 	daAnswerLimit  = 64 << 10
+	// awayPause is how long a start waits between two questions.
+	awayPause = 20 * time.Millisecond
 )
 
 var errNoBlobs = errors.New("a DA chain in a file takes no transactions, only a DA server does (mock.da.address)")
+
+// What a start does while the DA server is away.
+const (
+	awayWait = "wait"
+	awayFail = "fail"
+)
 
 // daSource is where a node learns of new blocks. Its status is false as long as nothing is known. Whoever has seen a
 // slot in a status gets all blobs of it.
@@ -71,8 +79,28 @@ func openDA(ctx context.Context, cfg DAConfig, log *logger) (daSource, error) {
 		return fileDA{params}, err
 	}
 	remote := newRemoteDA(cfg.Address)
+	if err := remote.await(ctx, cfg.WhenAway, log); err != nil {
+		return nil, fmt.Errorf("failed to create the DA service: %w", err)
+	}
 	go remote.follow(ctx, clamp(cfg.BlockTime/4, 20*time.Millisecond, time.Second), log)
 	return remote, nil
+}
+
+// await is the part of a start that needs the server. A stop signal kills meanwhile.
+func (r *remoteDA) await(ctx context.Context, whenAway string, log *logger) error {
+	if whenAway == "" {
+		return nil
+	}
+	err := r.refresh(ctx)
+	if err == nil || whenAway == awayFail {
+		return err
+	}
+	log.warn("the DA layer cannot be reached, waiting", "error", err)
+	for err != nil {
+		time.Sleep(awayPause)
+		err = r.refresh(ctx)
+	}
+	return nil
 }
 
 func (r *remoteDA) follow(ctx context.Context, every time.Duration, log *logger) {

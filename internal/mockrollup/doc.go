@@ -4,7 +4,12 @@
 //
 // All durable state lies in one folder: state.json (replaced as a whole at each commit), roots (the state root of each of
 // the last heights), lock (held as long as the process lives), journal.jsonl (who ran when, for tests) and a fired-…
-// marker for each fault that happens only once.
+// marker for each fault that happens only once; while a commit is half done, committing.
+//
+// A start has the order of a real one: the DA service, then the storage (with its lock, and a genesis if there is no
+// state), then the checks of the two heights, and only then the sequencer and the port. So a start that is refused still
+// opens the state, and what opens a state of another format damages it for good: state.json has the reason, and no node
+// opens that state again. With mock.damage_on_kill a node that is killed while it commits leaves such a state, too.
 //
 // Several nodes are a network when they follow one DA server, `mock-rollup da`. It orders the transactions that the
 // leader takes, so that each node executes the same in the same slot, and its state root depends on all of them, on every

@@ -13,6 +13,7 @@ import (
 
 const (
 	faultLeaderRestart = "leader-restart"
+	faultLeaderExit    = "leader-exit-at-start"
 	faultCrash         = "crash"
 	faultFreeze        = "freeze"
 
@@ -40,6 +41,18 @@ func (n *node) faultAt(h uint64) (*ending, error) {
 		return nil, os.NewSyscallError("kill", unix.Kill(os.Getpid(), unix.SIGSTOP))
 	case h == mock.CrashAt && mock.CrashOn == "soft" && n.mayCrash():
 		return n.crashEnding(h)
+	}
+	return nil, nil
+}
+
+// wonAtStart ends the first starts on a state, before the height checks: nothing is known of the heights then.
+func (n *node) wonAtStart() (*ending, error) {
+	for start := uint64(1); start <= uint64(n.cfg.Mock.LeaderExitAtStart); start++ {
+		if n.store.fired(faultLeaderExit, start) {
+			continue
+		}
+		n.log.info("Exiting to restart as leader", "height", n.state.Height)
+		return &ending{reason: restartAsLeader}, n.store.setFired(faultLeaderExit, start)
 	}
 	return nil, nil
 }

@@ -2,6 +2,8 @@ package mockrollup
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -135,6 +137,38 @@ func TestHTTPFaults(t *testing.T) {
 			p.signal(syscall.SIGTERM)
 			p.exits(0)
 		})
+	}
+}
+
+func TestAPIUnderAPrefix(t *testing.T) {
+	t.Parallel()
+	c := newChain(t)
+	p := c.start(c.config("v0", func(cfg *Config) { cfg.Mock.APIPath = "/v1" }))
+	c.ready(p)
+	for route, want := range map[string]int{
+		"/v1/healthcheck": http.StatusOK, "/v1" + heightsPath + "/": http.StatusOK,
+		"/healthcheck": http.StatusNotFound, heightsPath: http.StatusNotFound, "/v12/healthcheck": http.StatusNotFound,
+	} {
+		status, _, err := get(c.port, route)
+		require.NoError(t, err, route)
+		require.Equal(t, want, status, route)
+	}
+}
+
+func TestAPIOnAllAddressesOfBothFamilies(t *testing.T) {
+	t.Parallel()
+	probe, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 here:", err)
+	}
+	require.NoError(t, probe.Close())
+	c := newChain(t)
+	c.ready(c.start(c.config("v0", func(cfg *Config) { cfg.Runner.HTTP.BindHost = "::" })))
+	for _, host := range []string{"[::1]", "127.0.0.1"} {
+		response, err := http.Get(fmt.Sprintf("http://%s:%d/healthcheck", host, c.port))
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, http.StatusOK, response.StatusCode)
 	}
 }
 

@@ -15,14 +15,18 @@ type nodeArgs struct {
 	stop    *uint64
 }
 
-func nodeFlags(args *nodeArgs, accepted []string) *pflag.FlagSet {
+const startFlag = "start-at-rollup-height"
+
+func nodeFlags(args *nodeArgs, mock *Mock) *pflag.FlagSet {
 	flags := pflag.NewFlagSet("mock-rollup", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.StringVar(&args.config, "rollup-config-path", "", "the rollup's TOML config `FILE`")
 	flags.StringVar(&args.genesis, "genesis-path", "", "genesis `FILE` (JSON), parsed at every start")
-	flags.Uint64("start-at-rollup-height", 0, "fail unless `N` is the next height")
+	if mock.Refusal != refusalExit2 {
+		flags.Uint64(startFlag, 0, "fail unless `N` is the next height")
+	}
 	flags.Uint64("stop-at-rollup-height", 0, "exit 0 once height `N` is committed")
-	for _, name := range accepted {
+	for _, name := range mock.AcceptFlags {
 		if name = name[len("--"):]; flags.Lookup(name) == nil {
 			flags.String(name, "", "a flag of this version")
 		}
@@ -34,7 +38,7 @@ func nodeFlags(args *nodeArgs, accepted []string) *pflag.FlagSet {
 // reports false the node ends with the code. The config's own error is of less weight than a bad argument's: a real
 // node looks at its arguments before it opens any file.
 func parseNodeArgs(argv []string, stdio Stdio) (args nodeArgs, cfg Config, code int, err error) {
-	peek := nodeFlags(&args, nil)
+	peek := nodeFlags(&args, &Mock{})
 	peek.SetOutput(io.Discard)
 	peek.ParseErrorsAllowlist.UnknownFlags = true
 	var cfgErr error
@@ -42,14 +46,14 @@ func parseNodeArgs(argv []string, stdio Stdio) (args nodeArgs, cfg Config, code 
 		cfg, cfgErr = LoadConfig(args.config)
 	}
 	args = nodeArgs{all: argv}
-	flags := nodeFlags(&args, cfg.Mock.AcceptFlags)
+	flags := nodeFlags(&args, &cfg.Mock)
 	if code, ok := parseArgs(flags, argv, stdio); !ok {
 		return args, cfg, code, errUsageShown
 	}
 	if code, ok := required(flags, stdio, "rollup-config-path"); !ok {
 		return args, cfg, code, errUsageShown
 	}
-	args.start, args.stop = givenHeight(flags, "start-at-rollup-height"), givenHeight(flags, "stop-at-rollup-height")
+	args.start, args.stop = givenHeight(flags, startFlag), givenHeight(flags, "stop-at-rollup-height")
 	return args, cfg, exitFailure, cfgErr
 }
 

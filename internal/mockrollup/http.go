@@ -95,6 +95,12 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		w.Header().Set("Connection", "close")
 	}
+	path, found := strings.CutPrefix(r.URL.Path, s.node.cfg.Mock.APIPath)
+	if !found {
+		status, body := notFound()
+		answer(w, status, body)
+		return
+	}
 	switch s.node.cfg.Mock.HTTP {
 	case "hang":
 		s.node.log.warn("Request hangs", "path", r.URL.Path)
@@ -104,7 +110,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	case "500":
 		http.Error(w, `{"error":"mock fault"}`, http.StatusInternalServerError)
 	default:
-		s.route(w, r, strings.TrimSuffix(r.URL.Path, "/"))
+		s.route(w, r, strings.TrimSuffix(path, "/"))
 	}
 }
 

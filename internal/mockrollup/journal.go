@@ -21,6 +21,8 @@ const (
 	EventReady   = "ready"
 	EventHeight  = "height"
 	EventRefused = "refused"
+	// EventDamaged is a node that has damaged the state, or found it damaged by a kill, for the first time.
+	EventDamaged = "damaged"
 	EventSignal  = "signal"
 	EventExit    = "exit"
 )
@@ -65,6 +67,8 @@ func ReadJournal(dir string) ([]Entry, error) {
 type Run struct {
 	Start   Entry
 	Refused *Entry
+	// Damaged is set for the process that made the state a damaged one, or was the first to find it so.
+	Damaged *Entry
 	// Exit is nil for a process that still runs, or was killed.
 	Exit *Entry
 }
@@ -86,6 +90,8 @@ func Runs(entries []Entry) []Run {
 		switch entry.Event {
 		case EventRefused:
 			runs[index].Refused = &entry
+		case EventDamaged:
+			runs[index].Damaged = &entry
 		case EventExit:
 			runs[index].Exit = &entry
 		}

@@ -11,11 +11,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Exit codes. The first three are those of a real node.
+// Exit codes. The first four are those of a real node.
 const (
 	exitOK      = 0
 	exitUsage   = 2
 	exitFailure = 101
+	// exitError is how programs that do not panic end a failure.
+	exitError = 1
 	// exitMigration is what a migration, and every tool that is no node, exits with when it fails.
 	exitMigration = 1
 )

@@ -155,6 +155,9 @@ func (m *migration) open(args []string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the state %s is empty, there is nothing to migrate", dir)
 	}
+	if err == nil && (m.state.Damaged != "" || m.store.committing() != "") {
+		return errors.New(damageText)
+	}
 	return err
 }
 
@@ -162,14 +165,15 @@ func (m *migration) open(args []string) error {
 // early goes through, as a real one does.
 func (m *migration) check() (done bool, err error) {
 	disk := m.state.StateVersion
+	migrated := disk == m.to && m.state.Format == m.cfg.Mock.Format
 	switch half := m.state.Migrating; {
 	case half != nil && half.To != m.to:
 		return false, fmt.Errorf("the state is half migrated to state_version %d, not to %d", half.To, m.to)
 	case half != nil && !m.knobs.Idempotent:
 		return false, fmt.Errorf("the state is half migrated to state_version %d", half.To)
-	case disk == m.to && m.knobs.Idempotent:
+	case migrated && m.knobs.Idempotent:
 		return true, nil
-	case disk == m.to:
+	case migrated:
 		return false, fmt.Errorf("the state is at state_version %d already", disk)
 	case disk > m.to:
 		return false, fmt.Errorf("the state is at state_version %d, beyond %d", disk, m.to)
@@ -187,6 +191,7 @@ func (m *migration) rewrite(root string) error {
 	time.Sleep(m.knobs.Sleep)
 	m.state.Migrating = nil
 	m.state.StateVersion, m.state.StateRoot, m.state.WrittenBy = m.to, root, m.cfg.Mock.Label
+	m.state.Format = m.cfg.Mock.Format
 	m.state.Migrations = append(m.state.Migrations, MigrationRecord{
 		Height: m.state.Height, From: from, To: m.to, By: m.cfg.Mock.Label,
 	})

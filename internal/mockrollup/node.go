@@ -86,8 +86,12 @@ func (n *node) release() {
 }
 
 func (n *node) run(ctx context.Context, giveBack func()) int {
-	if err := n.start(ctx); err != nil {
+	end, err := n.start(ctx)
+	switch {
+	case err != nil:
 		return n.fail(err)
+	case end != nil:
+		return n.finish(*end)
 	}
 	if err := errors.Join(n.leaveBehind(), n.changeStdio()); err != nil {
 		return n.fail(err)
@@ -95,28 +99,38 @@ func (n *node) run(ctx context.Context, giveBack func()) int {
 	signals := stopSignals(giveBack)
 	n.journal.add(Entry{Event: EventReady, Height: n.state.Height, Soft: n.soft})
 	n.log.info("Rollup started", "height", n.state.Height, "state_version", n.state.StateVersion)
-	end, err := n.loop(ctx, signals)
+	last, err := n.loop(ctx, signals)
 	if err != nil {
 		return n.fail(err)
 	}
-	return n.finish(end)
+	return n.finish(last)
 }
 
-// start does everything up to the signal handler: until then a stop signal kills, as it does with a real node.
-func (n *node) start(ctx context.Context) error {
+// start does everything up to the signal handler: until then a stop signal kills, as it does with a real node. The order
+// is that of a real node, too: what is opened before the height checks is harmed by a start that they refuse.
+func (n *node) start(ctx context.Context) (*ending, error) {
 	if err := n.prepare(); err != nil {
-		return err
-	}
-	if err := n.openState(); err != nil {
-		return err
-	}
-	if err := n.checkHeights(); err != nil {
-		return err
+		return nil, err
 	}
 	var err error
 	if n.da, err = openDA(ctx, n.cfg.Mock.DA, n.log); err != nil {
-		return err
+		return nil, err
 	}
+	if err := n.openState(); err != nil {
+		return nil, err
+	}
+	n.quote()
+	if end, err := n.wonAtStart(); end != nil || err != nil {
+		return end, err
+	}
+	if err := n.checkHeights(); err != nil {
+		return nil, err
+	}
+	return nil, n.serve(ctx)
+}
+
+// serve creates the sequencer and opens the port.
+func (n *node) serve(ctx context.Context) error {
 	n.takeRole(ctx)
 	n.soft, n.ticked = n.state.Height, time.Now()
 	n.server = newServer(n)
@@ -153,7 +167,7 @@ func (n *node) prepare() error {
 	n.journal = journal
 	n.journal.add(Entry{Event: EventStart, Args: n.args.all})
 	if logErr != nil {
-		return logErr
+		return panicked{logErr}
 	}
 	if n.cfg.Mock.PanicOnStart != "" {
 		return errors.New(n.cfg.Mock.PanicOnStart)
@@ -215,17 +229,51 @@ func (n *node) openState() error {
 	}
 	n.state, err = ReadState(store.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		n.state = GenesisState(n.cfg.Mock.StateVersion, n.cfg.Mock.Label, n.cfg.Mock.Salt)
-		n.log.info("Genesis committed", "state_root", n.state.StateRoot)
-		if err := n.roots.put(0, []string{n.state.StateRoot}); err != nil {
-			return err
-		}
-		return store.commit(n.state)
+		return n.genesis()
 	}
 	if err != nil {
 		return err
 	}
+	if err := n.checkDamage(); err != nil {
+		return err
+	}
 	return n.checkVersion()
+}
+
+func (n *node) genesis() error {
+	mock := &n.cfg.Mock
+	if n.store.committing() != "" {
+		return refuse("%s", tornGenesisText)
+	}
+	n.state = GenesisState(mock.StateVersion, mock.Label, mock.Salt)
+	n.state.Format = mock.Format
+	if err := n.persist(0, []string{n.state.StateRoot}, mock.TornGenesis); err != nil {
+		return err
+	}
+	n.log.info("Genesis committed", "state_root", n.state.StateRoot)
+	return nil
+}
+
+// persist makes new roots and the state durable. Where it is torn, both are marked as unfinished in between.
+func (n *node) persist(first uint64, roots []string, torn bool) error {
+	if torn {
+		if err := n.store.beginCommit(n.state.Height); err != nil {
+			return err
+		}
+	}
+	if err := n.roots.put(first, roots); err != nil {
+		return err
+	}
+	if torn {
+		time.Sleep(n.cfg.Mock.CommitWindow)
+	}
+	if err := n.store.commit(n.state); err != nil {
+		return err
+	}
+	if torn {
+		return n.store.endCommit()
+	}
+	return nil
 }
 
 // checkVersion refuses a state that is older than this binary. The reverse goes unnoticed, as in a real node: an old
@@ -244,8 +292,8 @@ func (n *node) checkVersion() error {
 // checkHeights compares the command line with the durable height.
 func (n *node) checkHeights() error {
 	current := n.state.Height
-	if start := n.args.start; start != nil && *start != current+1 {
-		return refuse("The requested start_at_rollup_height: %d, is different than expected height %d", *start, current+1)
+	if start := n.args.start; start != nil && *start != current+1 && n.cfg.Mock.Refusal != refusalIgnore {
+		return refusal{wrongStart{requested: *start, expected: current + 1}}
 	}
 	if stop := n.args.stop; stop != nil && *stop <= current {
 		return refuse("The requested stop_height %d must be greater than the current_height %d", *stop, current)
@@ -279,6 +327,7 @@ func (n *node) loop(ctx context.Context, signals <-chan os.Signal) (ending, erro
 				return ending{}, err
 			}
 		case now := <-tick.C:
+			n.quote()
 			if end, err := n.step(now); end != nil || err != nil {
 				return deref(end), err
 			}
@@ -300,7 +349,9 @@ func (n *node) finish(end ending) int {
 		return n.crash(end)
 	}
 	n.log.info("Shutting down", "reason", end.reason, "height", n.state.Height)
-	n.server.drain()
+	if n.server != nil {
+		n.server.drain()
+	}
 	if n.election != nil {
 		n.election.leave(n.role == roleLeader)
 	}
@@ -308,33 +359,4 @@ func (n *node) finish(end ending) int {
 	n.log.info("Rollup exited", "height", n.state.Height)
 	n.journal.exit(end.code, n.state.Height, n.soft, end.reason)
 	return end.code
-}
-
-func (n *node) crash(end ending) int {
-	fmt.Fprint(n.stdio.Err, panicText(end.reason, n.log.colour))
-	if end.signal == 0 {
-		n.journal.exit(end.code, n.state.Height, n.soft, end.reason)
-		return end.code
-	}
-	n.journal.exit(128+int(end.signal), n.state.Height, n.soft, end.reason)
-	if err := dieBy(end.signal); err != nil {
-		fmt.Fprint(n.stdio.Err, panicText(err.Error(), n.log.colour))
-	}
-	return exitFailure
-}
-
-// fail reports err as a Rust program does: a log line on stdout, the panic on stderr.
-func (n *node) fail(err error) int {
-	n.log.error("Rollup failed", "error", err)
-	fmt.Fprint(n.stdio.Err, panicText(err.Error(), n.log.colour))
-	reason := err.Error()
-	var refused refusal
-	if errors.As(err, &refused) {
-		if errors.Is(err, errLocked) {
-			reason = errLocked.Error()
-		}
-		n.journal.add(Entry{Event: EventRefused, Height: n.state.Height, Reason: reason})
-	}
-	n.journal.exit(exitFailure, n.state.Height, n.soft, reason)
-	return exitFailure
 }

@@ -24,6 +24,10 @@ type State struct {
 	StateVersion uint64 `json:"state_version"`
 	StateRoot    string `json:"state_root"`
 	WrittenBy    string `json:"written_by"`
+	// Format is that of the version that wrote the state.
+	Format string `json:"format,omitempty"`
+	// Damaged is why no node opens this state any more. Nothing takes it away but another state.
+	Damaged string `json:"damaged,omitempty"`
 	// Transactions is how many there were in all blocks.
 	Transactions uint64 `json:"transactions,omitempty"`
 	// Migrating is set while a migration is half done. No node opens such a state.
