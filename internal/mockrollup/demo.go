@@ -33,7 +33,7 @@ type demoVersion struct {
 	migrates     bool
 }
 
-// v2 shares v1's state version: an upgrade that changes the rules and not the layout needs no migration.
+// v2 shares v1's state version and format: an upgrade that changes the rules and not the layout needs no migration.
 var demoVersions = []demoVersion{
 	{name: "v0", stateVersion: 0, stop: 20},
 	{name: "v1", stateVersion: 1, start: 21, stop: 40, migrates: true},
@@ -119,6 +119,7 @@ func (v demoVersion) write(dir string, blockTime time.Duration, port uint16) (ma
 	}
 	cfg := NewConfig(filepath.Join(dir, "state"), filepath.Join(dir, "da.json"), port)
 	cfg.Mock.Label, cfg.Mock.StateVersion, cfg.Mock.DA.BlockTime = v.name, v.stateVersion, blockTime
+	cfg.Mock.Format = fmt.Sprintf("format-%d", v.stateVersion)
 	cfg.Mock.LogEvery = 10 // what the demo shows stands between these lines
 	if err := WriteConfig(entry.ConfigPath, cfg); err != nil {
 		return entry, err

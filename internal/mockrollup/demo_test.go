@@ -36,6 +36,7 @@ func TestDemoRunsThroughItsVersions(t *testing.T) {
 		{From: 21, To: 40, BinaryVersion: 1, DiskVersion: 1, By: "v1"},
 		{From: 41, To: 45, BinaryVersion: 1, DiskVersion: 1, By: "v2"},
 	}, state.History)
+	require.Equal(t, "format-1", state.Format)
 	require.Nil(t, Overlap(c.journal()))
 
 	inspected := run(t, "inspect", "--dir", c.state()).exits(0).stdout.String()
