@@ -71,8 +71,10 @@ type Mock struct {
 	ResyncRate uint64 `toml:"resync_rate"`
 	// Fsync makes each commit survive a power cut. Off, tests are faster.
 	Fsync bool `toml:"fsync"`
-	// Journal is "events", "heights" (each commit too) or "off".
-	Journal string `toml:"journal"`
+	// Journal is "events", "heights" (each commit too) or "off". JournalDir is its folder in place of the state's: there it
+	// outlives a state that is wiped or restored, and a start that fails before it opens the state leaves none behind.
+	Journal    string `toml:"journal"`
+	JournalDir string `toml:"journal_dir,omitempty"`
 	// LogEvery leaves only each such height in the log, and without its root; 0: every commit with its root.
 	LogEvery uint64 `toml:"log_every,omitzero"`
 	// IOUring makes the start fail, as a real node's, where io_uring is denied.
@@ -201,6 +203,13 @@ func WriteConfig(path string, cfg Config) error {
 		return fmt.Errorf("cannot encode %s: %w", path, err)
 	}
 	return os.WriteFile(path, text.Bytes(), 0o644)
+}
+
+func (c *Config) journalDir() string {
+	if c.Mock.JournalDir != "" {
+		return c.Mock.JournalDir
+	}
+	return c.Storage.Path
 }
 
 func folderName(path string) string {

@@ -122,6 +122,9 @@ func openJournal(dir, mode string, base Entry) (*journal, error) {
 	if mode == "off" {
 		return &journal{}, nil
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot create the folder of the journal: %w", err)
+	}
 	file, err := os.OpenFile(filepath.Join(dir, journalFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the journal: %w", err)

@@ -142,7 +142,7 @@ func (m *migration) open(args []string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the state %s is empty, there is nothing to migrate", dir)
 	}
-	journal, err := openJournal(dir, m.cfg.Mock.Journal, Entry{Kind: KindMigration, Label: m.cfg.Mock.Label})
+	journal, err := openJournal(m.cfg.journalDir(), m.cfg.Mock.Journal, Entry{Kind: KindMigration, Label: m.cfg.Mock.Label})
 	if err != nil {
 		return err
 	}

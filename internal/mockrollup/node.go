@@ -156,11 +156,8 @@ func (n *node) httpAtStart() bool { return n.cfg.Mock.HTTP != "off" && n.cfg.Moc
 func (n *node) prepare() error {
 	log, logErr := newLogger(n.stdio.Out)
 	n.log = log
-	if err := os.MkdirAll(n.cfg.Storage.Path, 0o755); err != nil {
-		return fmt.Errorf("cannot create storage.path: %w", err)
-	}
 	base := Entry{Kind: KindNode, Label: n.cfg.Mock.Label}
-	journal, err := openJournal(n.cfg.Storage.Path, n.cfg.Mock.Journal, base)
+	journal, err := openJournal(n.cfg.journalDir(), n.cfg.Mock.Journal, base)
 	if err != nil {
 		return err
 	}
@@ -216,6 +213,9 @@ func (n *node) writePinnedCache() error {
 // openState locks the state and reads it. On an empty volume the genesis is committed at once, whatever heights the
 // command line asks for: that is how a late version, started there by mistake, spoils the volume.
 func (n *node) openState() error {
+	if err := os.MkdirAll(n.cfg.Storage.Path, 0o755); err != nil {
+		return fmt.Errorf("cannot create storage.path: %w", err)
+	}
 	store, err := openStore(n.cfg.Storage.Path, n.cfg.Mock.Fsync)
 	if errors.Is(err, errLocked) {
 		return refusal{err}

@@ -270,6 +270,26 @@ func TestTakenPortExits101(t *testing.T) {
 	require.Contains(t, p.stderr.String(), "address already in use")
 }
 
+func TestJournalElsewhereOutlivesTheState(t *testing.T) {
+	t.Parallel()
+	c := newChain(t)
+	dir := filepath.Join(c.dir, "journal")
+	config := func(text string) string {
+		return c.config("v0", func(cfg *Config) { cfg.Mock.JournalDir, cfg.Mock.PanicOnStart = dir, text })
+	}
+	c.start(config("no luck today")).exits(101)
+	require.NoDirExists(t, c.state(), "it failed before it opened the state")
+	c.start(config(""), "--stop-at-rollup-height", "2").exits(0)
+	require.NoFileExists(t, filepath.Join(c.state(), journalFile))
+	c.migrate(config("")).exits(1)
+	require.NoError(t, os.RemoveAll(c.state()))
+	entries, err := ReadJournal(dir)
+	require.NoError(t, err)
+	runs := Runs(entries)
+	require.Len(t, runs, 3)
+	require.Equal(t, KindMigration, runs[2].Start.Kind)
+}
+
 func TestJournalTellsWhoRanWhen(t *testing.T) {
 	t.Parallel()
 	c := newChain(t)
