@@ -205,6 +205,10 @@ func TestQuotedTextIsOnBothStreams(t *testing.T) {
 		require.Less(t, strings.Index(text, memo), at)
 		require.Greater(t, strings.LastIndex(text, memo), at)
 	}
+	silent := c.ask(c.config("v0", func(cfg *Config) { cfg.Mock.Quote, cfg.Mock.Refusal = memo, "none" })).exits(101)
+	require.Equal(t, memo+"\n", silent.stdout.String(), "the start has a log, too")
+	require.Equal(t, memo+"\n", silent.stderr.String())
+
 	crash := c.config("v0", func(cfg *Config) {
 		cfg.Mock.Quote, cfg.Mock.CrashAt = memo, height+3
 	})
