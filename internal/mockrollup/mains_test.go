@@ -2,9 +2,12 @@ package mockrollup
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -213,31 +216,43 @@ func TestQuotedTextIsOnBothStreams(t *testing.T) {
 		cfg.Mock.Quote, cfg.Mock.CrashAt = memo, height+3
 	})
 	crashed := c.start(crash).exits(101).stderr.String()
-	require.Contains(t, crashed[strings.Index(crashed, "panicked at"):], memo)
+	require.Equal(t, 2, strings.Count(crashed[strings.Index(crashed, "panicked at"):], memo))
 }
 
 func TestHeightChecksComeAfterTheDA(t *testing.T) {
 	t.Parallel()
-	w := newNetwork(t)
-	w.da.signal(syscall.SIGTERM)
-	w.da.exits(0)
-	m := w.member("a")
+	var away atomic.Bool
+	var refusals atomic.Int32
+	chain := DAHandler(DAParams{GenesisUnixMS: time.Now().UnixMilli(), BlockMS: 20, FinalityBlocks: 2})
+	da := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			refusals.Add(1)
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		chain.ServeHTTP(w, r)
+	}))
+	defer da.Close()
+	c := newChain(t)
 	config := func(whenAway string) string {
-		return m.config("v0", func(cfg *Config) {
-			cfg.Mock.DA.File, cfg.Mock.DA.Address, cfg.Mock.DA.WhenAway = "", w.address(""), whenAway
+		return c.config("v0", func(cfg *Config) {
+			cfg.Mock.DA.File, cfg.Mock.DA.Address, cfg.Mock.DA.WhenAway = "", da.URL, whenAway
 		})
 	}
-	p := m.ask(config("fail")).exits(101)
+	away.Store(true)
+	p := c.ask(config("fail")).exits(101)
 	require.Contains(t, p.stderr.String(), "failed to create the DA service")
 	require.NotContains(t, p.stderr.String(), "The requested")
-	_, err := ReadState(m.state())
+	_, err := ReadState(c.state())
 	require.ErrorIs(t, err, os.ErrNotExist)
 
-	p = m.start(config("wait"), "--start-at-rollup-height", "777")
-	p.prints("the DA layer cannot be reached, waiting")
-	_, err = ReadState(m.state())
+	refusals.Store(0)
+	p = c.start(config("wait"), "--start-at-rollup-height", "777")
+	p.until("keeps asking the DA", func() bool { return refusals.Load() > 5 })
+	require.Contains(t, p.stdout.String(), "the DA layer cannot be reached, waiting")
+	_, err = ReadState(c.state())
 	require.ErrorIs(t, err, os.ErrNotExist)
-	w.startDA()
+	away.Store(false)
 	p.exits(101)
 	require.Contains(t, p.stderr.String(), "The requested start_at_rollup_height: 777, is different than expected height 1")
 }
