@@ -222,15 +222,15 @@ func TestQuotedTextIsOnBothStreams(t *testing.T) {
 func TestHeightChecksComeAfterTheDA(t *testing.T) {
 	t.Parallel()
 	var away atomic.Bool
-	var refusals atomic.Int32
-	chain := DAHandler(DAParams{GenesisUnixMS: time.Now().UnixMilli(), BlockMS: 20, FinalityBlocks: 2})
+	var turnedAway atomic.Int32
+	blocks := DAHandler(DAParams{GenesisUnixMS: time.Now().UnixMilli(), BlockMS: 20, FinalityBlocks: 2})
 	da := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if away.Load() {
-			refusals.Add(1)
+			turnedAway.Add(1)
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		chain.ServeHTTP(w, r)
+		blocks.ServeHTTP(w, r)
 	}))
 	defer da.Close()
 	c := newChain(t)
@@ -246,9 +246,9 @@ func TestHeightChecksComeAfterTheDA(t *testing.T) {
 	_, err := ReadState(c.state())
 	require.ErrorIs(t, err, os.ErrNotExist)
 
-	refusals.Store(0)
+	turnedAway.Store(0)
 	p = c.start(config("wait"), "--start-at-rollup-height", "777")
-	p.until("keeps asking the DA", func() bool { return refusals.Load() > 5 })
+	p.until("keeps asking the DA", func() bool { return turnedAway.Load() > 5 })
 	require.Contains(t, p.stdout.String(), "the DA layer cannot be reached, waiting")
 	_, err = ReadState(c.state())
 	require.ErrorIs(t, err, os.ErrNotExist)
