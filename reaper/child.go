@@ -48,7 +48,7 @@ func (e Exit) String() string {
 type Child struct {
 	r       *Reaper
 	pid     int
-	pump    *pump               // nil: stderr does not pass through us
+	pumps   []*pump             // of stdout and stderr, those that pass through us
 	stopped chan syscall.Signal // the latest stop that nobody has looked at
 	done    chan struct{}
 	exit    Exit // written before done is closed
@@ -58,8 +58,8 @@ type Child struct {
 // Pid returns the process number, which is also the number of the process group.
 func (c *Child) Pid() int { return c.pid }
 
-// Done is closed when the process has been reaped and everything that it wrote to a pumped stderr has been given to
-// Command.Stderr. It does not wait for processes that it left behind.
+// Done is closed when the process has been reaped and everything that it wrote to a pumped stdout or stderr has been
+// given to Command.Stdout or Command.Stderr. It does not wait for processes that it left behind.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
 // Exit returns how the process ended. It is meaningful once Done is closed.

@@ -80,13 +80,17 @@ func (r *Reaper) deliver(c *Child, exit Exit) {
 	delete(r.children, c.pid)
 	r.groups[c.pid] = struct{}{}
 	c.exit, c.reaped = exit, true
-	if c.pump == nil {
+	if len(c.pumps) == 0 {
 		close(c.done)
 		return
 	}
-	c.pump.childEnded()
+	for _, p := range c.pumps {
+		p.childEnded()
+	}
 	go func() {
-		<-c.pump.drained
+		for _, p := range c.pumps {
+			<-p.drained
+		}
 		close(c.done)
 	}()
 }

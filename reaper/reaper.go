@@ -56,7 +56,7 @@ type Reaper struct {
 	mu       sync.Mutex
 	children map[int]*Child     // started and not reaped
 	groups   map[int]struct{}   // groups that outlived the child that led them
-	pumps    map[*pump]struct{} // stderr pipes that are still open
+	pumps    map[*pump]struct{} // pipes that are still open
 	reaped   chan struct{}      // closed and replaced whenever a process was reaped
 	closed   bool
 
@@ -125,7 +125,7 @@ func (r *Reaper) Stats() Stats {
 }
 
 // Close ends the goroutines of the Reaper, for tests. It ends no process: children that still live are nobody's from
-// then on, their Done channels stay open, and what they write to a pumped stderr is lost.
+// then on, their Done channels stay open, and what they write to a pumped stdout or stderr is lost.
 func (r *Reaper) Close() error {
 	r.mu.Lock()
 	if r.closed {

@@ -294,13 +294,13 @@ func endWitness(t *testing.T, r *Reaper, exit <-chan Exit) {
 	require.Equal(t, Exit{Signal: unix.SIGKILL}, await(t, exit, "the end of Exec"))
 }
 
-// execute runs Exec in the background, and closes the child's stdout then, so that its lines have an end.
+// execute runs Exec in the background, and closes the child's stdout, a file, then, so that its lines have an end.
 func execute(t *testing.T, r *Reaper, cmd Command, opts ExecOptions) <-chan Exit {
 	t.Helper()
 	done := make(chan Exit, 1)
 	go func() {
 		e, err := r.Exec(cmd, opts)
-		cmd.Stdout.Close()
+		cmd.Stdout.(*os.File).Close()
 		if err != nil {
 			t.Error(err)
 		}

@@ -15,8 +15,8 @@ type Command struct {
 	Env        []string   // "KEY=value"; nil: our environment
 	Dir        string     // the working directory; empty: ours
 	Stdin      *os.File   // nil: ours
-	Stdout     *os.File   // nil: ours
-	Stderr     io.Writer  // nil: ours; an *os.File is handed over as it is; anything else is fed through a pipe
+	Stdout     io.Writer  // nil: ours; an *os.File is handed over as it is; anything else is fed through a pipe
+	Stderr     io.Writer  // like Stdout, through a pipe of its own
 	ExtraFiles []*os.File // descriptors 3, 4, … of the process; it gets no others of ours
 
 	// ParentDeathSignal is sent to the process when this one dies (PR_SET_PDEATHSIG, prctl(2)). 0: none. As process 1
@@ -32,9 +32,10 @@ type Command struct {
 // an orphaned group, which ignores SIGTSTP). It returns once the program has been executed, or with an error in words
 // for an operator, which wraps the system's error; see [ExitCodeForStartError].
 //
-// The process has default signal dispositions and our original signal mask. Writes to Command.Stderr come from one
-// goroutine, one at a time, also after Done if the process left others behind that hold its stderr. Errors of Write are
-// ignored; a Write that blocks blocks the process and delays Done.
+// The process has default signal dispositions and our original signal mask. Writes to Command.Stdout come from one
+// goroutine, one at a time, also after Done if the process left others behind that hold its stdout; those to
+// Command.Stderr come from another goroutine, also if both are the same writer. Errors of Write are ignored; a Write
+// that blocks blocks the process and delays Done.
 func (r *Reaper) Start(cmd Command) (c *Child, err error) {
 	onStarter(func() { c, err = r.start(cmd) })
 	return c, err
@@ -60,38 +61,53 @@ func onStarter(f func()) {
 	<-done
 }
 
-// start starts the process and, where stderr is to be pumped, the pump.
+// start starts the process and the pumps of what it writes.
 func (r *Reaper) start(cmd Command) (*Child, error) {
 	c := &Child{r: r, stopped: make(chan syscall.Signal, 1), done: make(chan struct{})}
-	stderr, isFile := cmd.Stderr.(*os.File)
-	if cmd.Stderr != nil && !isFile {
-		write, p, err := newPump(cmd.Stderr)
-		if err != nil {
-			return nil, explainStart(cmd, err)
-		}
-		// Ours must be closed, or the pipe never ends.
-		defer write.Close()
-		stderr, c.pump = write, p
+	stdout, closeStdout, err := c.output("stdout", cmd.Stdout, os.Stdout)
+	if err != nil {
+		return nil, explainStart(cmd, err)
 	}
-	if err := r.register(c, cmd, stderr); err != nil {
-		if c.pump != nil {
-			c.pump.r.Close()
+	defer closeStdout()
+	stderr, closeStderr, err := c.output("stderr", cmd.Stderr, os.Stderr)
+	if err == nil {
+		defer closeStderr()
+		err = r.register(c, cmd, stdout, stderr)
+	}
+	if err != nil {
+		for _, p := range c.pumps {
+			p.r.Close()
 		}
 		return nil, explainStart(cmd, err)
 	}
-	if c.pump != nil {
-		go r.runPump(c.pump)
+	for _, p := range c.pumps {
+		go r.runPump(p)
 	}
 	return c, nil
 }
 
+// output returns the file that the child is to have for w, and adds the pump if there must be one. Once the child has
+// been started, ours must be closed, or the pipe never ends.
+func (c *Child) output(name string, w io.Writer, ours *os.File) (file *os.File, closeOurs func(), err error) {
+	file, isFile := w.(*os.File)
+	if w == nil || isFile {
+		return orElse(file, ours), func() {}, nil
+	}
+	write, p, err := newPump(name, w)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.pumps = append(c.pumps, p)
+	return write, func() { write.Close() }, nil
+}
+
 // register starts the process and records it, under one hold of the mutex.
-func (r *Reaper) register(c *Child, cmd Command, stderr *os.File) error {
+func (r *Reaper) register(c *Child, cmd Command, stdout, stderr *os.File) error {
 	args := cmd.Args
 	if len(args) == 0 {
 		args = []string{cmd.Path}
 	}
-	files := []*os.File{orElse(cmd.Stdin, os.Stdin), orElse(cmd.Stdout, os.Stdout), orElse(stderr, os.Stderr)}
+	files := []*os.File{orElse(cmd.Stdin, os.Stdin), stdout, stderr}
 	attr := &os.ProcAttr{
 		Dir:   cmd.Dir,
 		Env:   cmd.Env,
@@ -110,8 +126,8 @@ func (r *Reaper) register(c *Child, cmd Command, stderr *os.File) error {
 	c.pid = p.Pid
 	r.children[c.pid] = c
 	delete(r.groups, c.pid) // an older group of that number is gone, or the kernel would not have given it out
-	if c.pump != nil {
-		r.pumps[c.pump] = struct{}{}
+	for _, p := range c.pumps {
+		r.pumps[p] = struct{}{}
 	}
 	r.started.Add(1)
 	_ = p.Release() // we wait for it ourselves

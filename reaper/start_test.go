@@ -140,3 +140,31 @@ func TestPipeThatCannotBeMadeIsAStartError(t *testing.T) {
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
 	require.ErrorContains(t, err, "too many open files")
 }
+
+func TestFailedStartLeavesNoPipeOpen(t *testing.T) {
+	r := newReaper(t, Options{})
+	start(t, r, shell("exit"))
+	cmd := pumped(Command{Path: "/no/such"}, newBuffer())
+	cmd.Stdout = newBuffer()
+	_, err := r.Start(cmd)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	before := pipes(t)
+	for range 10 {
+		_, err := r.Start(cmd)
+		require.ErrorIs(t, err, fs.ErrNotExist)
+	}
+	require.Len(t, pipes(t), len(before))
+}
+
+// pipes lists the pipes that this process has open.
+func pipes(t *testing.T) (targets []string) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, e := range entries {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "pipe:") {
+			targets = append(targets, target)
+		}
+	}
+	return targets
+}

@@ -70,6 +70,74 @@ func TestStderrFileIsHandedOver(t *testing.T) {
 	require.Equal(t, f.Name()+"\n", output(t, r, cmd))
 }
 
+func TestStreamsArePumpedSeparatelyAndCompleteWhenDone(t *testing.T) {
+	r := newReaper(t, Options{})
+	for range 20 {
+		out, err := newBuffer(), newBuffer()
+		cmd := pumped(shell(`head -c 300000 /dev/zero; echo wrong >&2; head -c 300000 /dev/zero >&2; echo right`), err)
+		cmd.Stdout = out
+		exitOf(t, start(t, r, cmd))
+		require.Equal(t, strings.Repeat("\x00", 300000)+"right\n", out.String())
+		require.Equal(t, "wrong\n"+strings.Repeat("\x00", 300000), err.String())
+	}
+}
+
+func TestWriterOfBothStreamsGetsBoth(t *testing.T) {
+	r := newReaper(t, Options{})
+	b := newBuffer()
+	cmd := pumped(shell("echo out; echo err >&2"), b)
+	cmd.Stdout = b
+	exitOf(t, start(t, r, cmd))
+	require.ElementsMatch(t, []string{"out", "err"}, strings.Fields(b.String()))
+}
+
+// Each stream may be the one that is drained last, however early the other one ends.
+func TestDoneWaitsForBothStreams(t *testing.T) {
+	r := newReaper(t, Options{})
+	for _, slow := range []string{"stdout", "stderr"} {
+		t.Run(slow, func(t *testing.T) {
+			heard, fast := newBuffer(), newBuffer()
+			w := &gatedWriter{gate: make(chan struct{}), Writer: heard}
+			cmd := pumped(shell("echo out; echo err >&2"), fast)
+			cmd.Stdout = w
+			if slow == "stderr" {
+				cmd.Stdout, cmd.Stderr = fast, w
+			}
+			c := start(t, r, cmd)
+			eventually(t, "the child is reaped", func() bool { return !r.running()[c.Pid()] })
+			w.done = c.Done()
+			close(w.gate)
+			exitOf(t, c)
+			require.Equal(t, strings.TrimPrefix(slow, "std")+"\n", heard.String())
+			require.NotEmpty(t, fast.String())
+		})
+	}
+}
+
+func TestStdoutFileIsHandedOver(t *testing.T) {
+	r := newReaper(t, Options{})
+	f, err := os.CreateTemp(t.TempDir(), "out")
+	require.NoError(t, err)
+	defer f.Close()
+	b := newBuffer()
+	cmd := pumped(shell("x=$(readlink /proc/$$/fd/1); echo $x >&2"), b)
+	cmd.Stdout = f
+	exitOf(t, start(t, r, cmd))
+	require.Equal(t, f.Name()+"\n", b.String())
+}
+
+func TestNilFileMeansOurs(t *testing.T) {
+	r := newReaper(t, Options{})
+	var none *os.File
+	ours, err := os.Readlink("/proc/self/fd/1")
+	require.NoError(t, err)
+	b := newBuffer()
+	cmd := pumped(shell("x=$(readlink /proc/$$/fd/1); echo $x >&2"), b)
+	cmd.Stdout = none
+	exitOf(t, start(t, r, cmd))
+	require.Equal(t, ours+"\n", b.String())
+}
+
 func TestGrandchildThatHoldsStderrDoesNotDelayDone(t *testing.T) {
 	r := newReaper(t, Options{})
 	b := newBuffer()
@@ -101,7 +169,7 @@ func TestStderrClosedEarly(t *testing.T) {
 	defer in.Close()
 	cmd.Stdin = in
 	c := start(t, r, cmd)
-	await(t, c.pump.drained, "the end of the pipe")
+	await(t, c.pumps[0].drained, "the end of the pipe")
 	require.NoError(t, gate.Close())
 	require.Equal(t, Exit{Code: 1}, exitOf(t, c))
 	require.Equal(t, "bye\n", b.String())
@@ -120,9 +188,13 @@ func TestFailingWriterDoesNotHoldUpTheChild(t *testing.T) {
 func TestCloseEndsThePumps(t *testing.T) {
 	r, err := New(Options{})
 	require.NoError(t, err)
-	c := start(t, r, pumped(shell("exec sleep 1000"), newBuffer()))
+	cmd := pumped(shell("exec sleep 1000"), newBuffer())
+	cmd.Stdout = newBuffer()
+	c := start(t, r, cmd)
 	require.NoError(t, r.Close())
-	await(t, c.pump.drained, "the pump's end")
+	for _, p := range c.pumps {
+		await(t, p.drained, "the pump's end")
+	}
 	require.NoError(t, unix.Kill(c.Pid(), unix.SIGKILL))
 	_, err = unix.Wait4(c.Pid(), nil, 0, nil)
 	require.NoError(t, err)
@@ -130,7 +202,9 @@ func TestCloseEndsThePumps(t *testing.T) {
 
 func TestPumpsAreForgotten(t *testing.T) {
 	r := newReaper(t, Options{})
-	exitOf(t, start(t, r, pumped(shell("echo x >&2"), &strings.Builder{})))
+	cmd := pumped(shell("echo x >&2"), &strings.Builder{})
+	cmd.Stdout = &strings.Builder{}
+	exitOf(t, start(t, r, cmd))
 	eventually(t, "no pump is left", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -16,9 +16,9 @@ type pump struct {
 	drained chan struct{} // closed when all was carried that was in the pipe at the child's end
 }
 
-// newPump returns a pump, and the pipe's other end for the child. That end stays in blocking mode, the child knows no
+// newPump returns a pump for the stream of that name, and the pipe's other end for the child. That end stays in blocking mode, the child knows no
 // other; ours does not, so that a read can be broken off.
-func newPump(w io.Writer) (write *os.File, p *pump, err error) {
+func newPump(name string, w io.Writer) (write *os.File, p *pump, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, os.NewSyscallError("pipe2", err)
@@ -26,8 +26,8 @@ func newPump(w io.Writer) (write *os.File, p *pump, err error) {
 	if err := unix.SetNonblock(fds[0], true); err != nil {
 		return nil, nil, os.NewSyscallError("fcntl", err)
 	}
-	p = &pump{r: os.NewFile(uintptr(fds[0]), "stderr"), w: w, drained: make(chan struct{})}
-	return os.NewFile(uintptr(fds[1]), "stderr"), p, nil
+	p = &pump{r: os.NewFile(uintptr(fds[0]), name), w: w, drained: make(chan struct{})}
+	return os.NewFile(uintptr(fds[1]), name), p, nil
 }
 
 // childEnded breaks off the read that waits for more: a process that the child left behind may hold the pipe open for
