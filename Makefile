@@ -34,7 +34,7 @@ GO_LDFLAGS := -s -w
 
 LINT_VERSION := v2.15.0
 # What 'make cover' counts, and how many percent of statements each must have.
-COVER_PACKAGES := sequencer sequencer/sovereign reaper
+COVER_PACKAGES := sequencer sequencer/checkpoint sequencer/plan sequencer/sovereign reaper
 COVER_MINIMUM := 90
 # Only whose tests can reach them: a program of another package would write its own coverage notes to stderr.
 COVER_TESTS := ./sequencer/... ./reaper

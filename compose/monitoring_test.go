@@ -86,13 +86,13 @@ func TestEachAlertIsDocumented(t *testing.T) {
 	}
 }
 
-var metricName = regexp.MustCompile(`\bentrypoint_[a-z_]+`)
+var metricName = regexp.MustCompile(`\b(?:entrypoint|rollup)_[a-z_]+`)
 
 // known are the metrics that the program has: those of the generated table.
 func known(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `(entrypoint_[a-z_]+)` \\|").FindAllStringSubmatch(read(t, "../docs/status.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `((?:entrypoint|rollup)_[a-z_]+)` \\|").FindAllStringSubmatch(read(t, "../docs/status.md"), -1) {
 		names = append(names, m[1], m[1]+"_sum", m[1]+"_count")
 	}
 	require.NotEmpty(t, names)

@@ -1,11 +1,44 @@
-// Package sequencer takes a rollup through its versions: it runs the node of one version to its stop height, proves
-// that the height was reached, runs the migration, starts the next version, and keeps a checkpoint of where it is.
+// Package sequencer takes a rollup through its versions. It is one loop over one pure function: Next decides from the
+// plan, the stamp and the durable height what follows, and the loop does it.
 //
-// The contract. A version or a migration is started only when what comes before it is proven to be complete. What is
-// about to happen is on disk before it happens, and what happened is on disk before anything follows from it. After a
-// stop was requested nothing is started. Whatever cannot be proven ends the run with a Failure which says what
-// happened, what is safe and what to do next; it is never guessed.
+//	stamp   which version's format the state has; a file beside the state
+//	ask     the durable height of the state, from the node of that version, whenever it is not known
+//	decide  Next(plan, stamp, height)
+//	do      run a version, enter the next one, finish, or fail
+//
+// The contract. A node or a migration is started only on a state whose stamp names its version, because the node of
+// another version can destroy a state by opening it. The version changes only when the node of the version before has
+// given its stop height as the durable height, or, for a node that cannot be asked, when a person has said so. What is
+// about to happen is on disk before it happens. After a stop was requested nothing is started. Anything else ends the
+// run with a Failure, which says what happened, what is safe and what to do next.
+//
+// The life of a stamp, in the transitions of record.go. Each change of the stamp is one durable write, and may be the
+// last one before a kill; completed and confirmed only change the checkpoint.
+//
+//	       fresh, followStamp, adoptCheckpoint
+//	                      │
+//	                      ▼
+//	running,        ┌───────────┐    completeByWord    ┌─────────────────────┐
+//	confirmed: ┌────│           │─────────────────────▶│                     │
+//	it stays   └───▶│ version i │                      │ version i, complete │
+//	                │           │◀─────────────────────│                     │
+//	                └───────────┘        running       └─────────────────────┘
+//	                      │                                       │
+//	                      └───────────────────┬───────────────────┘
+//	                                          │ completed
+//	            ┌─────────────────────────────┼─────────────────────────────┐
+//	            │ entered:                    │ migrationBegun:             │ no later
+//	            │ no migration                │ a migration                 │ version
+//	            ▼                             ▼                             ▼
+//	    ┌───────────────┐ migrationDone ┌──────────────────────┐      ┌──────────┐
+//	    │ version i + 1 │◀──────────────│ version i + 1, begun │      │ finished │
+//	    └───────────────┘               └──────────────────────┘      └──────────┘
+//	                              migrationRuns: it is run again
+//	                              notBegun: it was not executed; back to version i
+//
+// fresh, followStamp and adoptCheckpoint are in reconcile.go: they find out whose the state is before anything is
+// started. Finished is a phase of the checkpoint and not of the stamp, so that a plan that has grown continues.
 //
 // The package knows nothing of Unix process tables, HTTP or containers: it names what it needs in small interfaces
-// (Processes, Heights, Store) and everything time-dependent runs under testing/synctest.
+// (Processes, HeightReader, Store, Files), and everything that depends on time runs under testing/synctest.
 package sequencer

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -18,8 +17,8 @@ func TestFailureReadsAsOneSentence(t *testing.T) {
 		want string
 	}{
 		{
-			"all parts", failf(78, "%s is broken", "version 1").because(fs.ErrNotExist).safe("nothing was started").next("mend %s", "it"),
-			"version 1 is broken: file does not exist; nothing was started; mend it",
+			"all parts", failf(78, "%s is broken", "version 1").because(fs.ErrNotExist).safe("nothing was started").next("fix %s", "it"),
+			"version 1 is broken: file does not exist; nothing was started; fix it",
 		},
 		{"without a cause", failf(75, "it ended").safe("all is well").next("start again"), "it ended; all is well; start again"},
 		{"only what happened", failf(1, "it ended"), "it ended"},
@@ -53,46 +52,50 @@ func TestExitCodesAreTheDocumentedOnes(t *testing.T) {
 	})
 }
 
-// A failure tells the version that the run was at when it failed, and only one that the plan has.
-func TestFailureTellsTheVersionAndTheHeights(t *testing.T) {
-	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v1First, refusesStart(21, 31)}, act{v1Later, func(p *fakeProcess) { p.at(33); p.exits(101) }})
-		w.store.have = record(1, PhaseRunning, false)
-		w.store.have.MigrationCompleted = true
-		f := w.fails(101)
-		require.NotNil(t, f.Version)
-		require.NotNil(t, f.Height)
-		assert.Equal(t, []uint64{1, 21, 40, 33}, []uint64{uint64(*f.Version), f.Start, f.Stop, *f.Height}, "version, start, stop and height")
+func TestRemedyIsACommandThatAShellTakes(t *testing.T) {
+	for want, r := range map[string]Remedy{
+		"entrypoint checkpoint set -c manager.json -f /data/checkpoint.json --version 2": {Version: 2, Config: "manager.json", Checkpoint: "/data/checkpoint.json"},
+		"entrypoint checkpoint set -c manager.json --no-checkpoint-file --version 0":     {Config: "manager.json"},
+		"entrypoint checkpoint set -c m -f c --version 1 --migrated --complete --force":  {Version: 1, Migrated: true, Complete: true, Force: true, Config: "m", Checkpoint: "c"},
+		`entrypoint checkpoint set -c 'my manager.json' -f 'it'\''s $HOME' --version 0`:  {Config: "my manager.json", Checkpoint: "it's $HOME"},
+	} {
+		assert.Equal(t, want, r.Command())
+	}
+}
 
-		w = newWorld(t)
-		w.store.have = &Checkpoint{VersionIndex: 7, BinaryPath: "/v7", Phase: PhaseRunning}
-		f = w.fails(CodeMismatch)
-		assert.Nil(t, f.Version, "the plan has no such version")
-		assert.Nil(t, f.Height)
+func TestWhatToDoHasTheCommandsOfTheRemediesWithTheirConditions(t *testing.T) {
+	f := failf(78, "it ended").next("look").remedy(Remedy{When: "it was so", Version: 1}, Remedy{Version: 0}).withFiles("m.json", "c.json")
+	assert.Equal(t, "look; if it was so, run 'entrypoint checkpoint set -c m.json -f c.json --version 1'; run 'entrypoint checkpoint set -c m.json -f c.json --version 0'", f.ToDo())
+	assert.Equal(t, "it ended; "+f.ToDo(), f.Error())
+}
+
+func TestCommandsInAFailureNameTheRealFiles(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(1))
+		w.plan.File, w.options.Checkpoint, w.store.stamp = "my manager.json", "/data/checkpoint.json", nil
+		f := w.failsBecause(OtherState, Remedy{Version: 0}, Remedy{Version: 1, Migrated: true}, Remedy{Version: 2})
+		assert.Contains(t, f.ToDo(), "'entrypoint checkpoint set -c 'my manager.json' -f /data/checkpoint.json --version 1 --migrated'")
 	})
 }
 
-// Whoever looks at the state may read a failure while the run still words it.
+// A failure may be read by an observer while the run still words it.
 func TestFailureThatWasHandedOutIsNotChanged(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		type told struct {
+		type shown struct {
 			failure *Failure
 			text    string
 		}
-		var all []told
-		w := newWorld(t, act{v0, func(p *fakeProcess) {
-			p.at(22)
-			p.gets(syscall.SIGTERM)
-			p.says("last words")
-			p.exits(0)
-		}})
+		var all []shown
+		w := worldAt(t, stamped(1), act{askV1, answers(40)})
+		w.options.Checkpoint = "/data/checkpoint.json"
+		w.store.failStamp = failing(1)
 		w.options.Observe = func(s State) {
 			if s.Failure != nil {
-				all = append(all, told{s.Failure, fmt.Sprintf("%+v", *s.Failure)})
+				all = append(all, shown{s.Failure, fmt.Sprintf("%+v", *s.Failure)})
 			}
 		}
-		f := w.fails(CodeMismatch)
-		assert.Equal(t, "last words", f.Stderr)
+		f := w.fails(CodeCheckpointNotWritable)
+		assert.NotNil(t, f.Version)
 		require.NotEmpty(t, all)
 		for _, one := range all {
 			assert.Equal(t, one.text, fmt.Sprintf("%+v", *one.failure))

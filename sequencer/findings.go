@@ -3,11 +3,11 @@ package sequencer
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
-	"rollup-entrypoint/internal/lookpath"
+	"rollup-entrypoint/sequencer/checkpoint"
 	"rollup-entrypoint/sequencer/sovereign"
 )
 
@@ -37,7 +37,7 @@ type Finding struct {
 func (f Finding) Text(plan *Plan) string {
 	text := f.What
 	if f.Version >= 0 && f.Version <= plan.Last() {
-		text = plan.label(f.Version) + ": " + text
+		text = plan.Label(f.Version) + ": " + text
 	}
 	if f.Next != "" {
 		text += "; " + f.Next
@@ -45,90 +45,100 @@ func (f Finding) Text(plan *Plan) string {
 	return text
 }
 
-// CheckFiles finds what is wrong with the files of version i: that they are there and may be executed or read. It reads
-// the node's config, and of the programs nothing.
-func CheckFiles(plan *Plan, i int) []Finding {
-	var found []Finding
-	for _, p := range fileProblems(plan.Versions[i]) {
-		next := fmt.Sprintf("mend that file, or name another one as %s in %s", p.key, plan.File)
-		if errors.Is(p.err, fs.ErrNotExist) {
-			next = fmt.Sprintf("put it into the image, or name another one as %s in %s", p.key, plan.File)
-		}
-		found = append(found, Finding{i, SeverityError, fmt.Sprintf("%s: %s", p.key, p.err), next})
-	}
-	return found
+// storageOf is where one version of a plan keeps its state; dir is empty where its config does not say so.
+type storageOf struct {
+	version    int
+	named, dir string
 }
 
-// Programs gives the files that the kernel will be asked to execute for version i, the node and its migration, by the
-// keys of the plan: those with which CheckFiles finds nothing wrong.
-func Programs(plan *Plan, i int) map[string]string {
-	v := plan.Versions[i]
-	programs := map[string]string{}
-	for key, name := range map[string]string{keyBinary: v.Binary, keyMigration: v.Migration} {
-		if name == "" || checkExecutable(name) != nil {
+// storages reads the configs. One that cannot be read is left out, and is among the problems.
+func storages(plan *Plan) (all []storageOf, unreadable Problems) {
+	for i, v := range plan.Versions {
+		cfg, err := sovereign.ReadConfig(v.Config)
+		if err != nil {
+			unreadable = append(unreadable, fmt.Sprintf("%s: %s: %s", plan.Label(i), keyConfig, err))
 			continue
 		}
-		if path, err := lookpath.Find(name, os.Getenv("PATH")); err == nil {
-			programs[key] = path
+		all = append(all, storageOf{i, cfg.Storage, cfg.StorageDir()})
+	}
+	return all, unreadable
+}
+
+// StorageOf is the directory, absolute, in which the versions of the plan keep their state; empty where no config says so.
+// The error is a *Failure (78): no config can be read, or the versions name different directories, so that a later version
+// would not find the state.
+func StorageOf(plan *Plan) (string, error) {
+	all, unreadable := storages(plan)
+	if len(all) == 0 {
+		return "", unusable(unreadable)
+	}
+	for _, f := range storageErrors(plan, all) {
+		return "", mismatch(FilesInvalid, "%s", Finding{f.Version, f.Severity, f.What, ""}.Text(plan)).safe(untouched).next("%s", f.Next)
+	}
+	for _, s := range all {
+		if s.dir != "" {
+			return s.dir, nil
 		}
 	}
-	return programs
+	return "", nil
 }
 
 // CheckStorage finds what is wrong with where the versions keep their state: all must use the same directory.
 func CheckStorage(plan *Plan) []Finding {
-	var found []Finding
-	before, dirBefore := -1, ""
-	for i, v := range plan.Versions {
-		cfg, err := sovereign.ReadConfig(v.Config)
-		if err != nil {
-			continue // CheckFiles tells it
-		}
-		dir := cfg.StorageDir()
-		if dir == "" {
+	all, _ := storages(plan) // CheckFiles reports the others
+	found := storageErrors(plan, all)
+	var before string
+	for _, s := range all {
+		v := plan.Versions[s.version]
+		switch {
+		case s.dir == "":
 			found = append(found, Finding{
-				i, SeverityWarning, v.Config + " has no storage.path: whether a state is there cannot be seen",
+				s.version, SeverityWarning,
+				v.Config + " has no storage.path: whether a state is there cannot be seen, so the stamp is kept in the checkpoint, and a state that is restored or lost without it is not noticed",
 				"set storage.path to a directory on the volume",
 			})
-			continue
+		case s.dir != before && !filepath.IsAbs(s.named):
+			found = append(found, relativeStorage(s.version, v, s.named, s.dir))
 		}
-		if dir == dirBefore {
-			before = i
-			continue
-		}
-		if !filepath.IsAbs(cfg.Storage) {
-			found = append(found, relativeStorage(i, v, cfg.Storage, dir))
-		}
-		if before >= 0 && !sameDirectory(dir, dirBefore) {
-			found = append(found, otherStorage(i, v, dir, plan.label(before), dirBefore))
-		}
-		before, dirBefore = i, dir
+		before = s.dir
 	}
 	return found
+}
+
+// storageErrors finds versions that do not use the directory of the version before.
+func storageErrors(plan *Plan, all []storageOf) []Finding {
+	var found []Finding
+	for n := 1; n < len(all); n++ {
+		s, before := all[n], all[n-1]
+		if s.dir == before.dir || s.dir != "" && before.dir != "" && sameDirectory(s.dir, before.dir) {
+			continue
+		}
+		found = append(found, Finding{
+			s.version, SeverityError,
+			fmt.Sprintf("its storage.path is %s, but that of %s is %s: it would not find the state", orNone(s.dir), plan.Label(before.version), orNone(before.dir)),
+			"give all versions the same storage.path",
+		})
+	}
+	return found
+}
+
+func orNone(dir string) string {
+	if dir == "" {
+		return "not set"
+	}
+	return dir
 }
 
 func relativeStorage(i int, v Version, storage, dir string) Finding {
 	return Finding{
 		i, SeverityWarning, fmt.Sprintf("%s has the relative storage.path %q: in this working directory that is %s", v.Config, storage, dir),
-		"make it absolute, or see that the container has the same working directory at every start",
+		"make it absolute, or make sure that the container has the same working directory at every start",
 	}
-}
-
-// otherStorage is the end of a chain at a fork: the new node finds no state. A migration may carry the state over.
-func otherStorage(i int, v Version, dir, before, dirBefore string) Finding {
-	f := Finding{
-		i, SeverityError, fmt.Sprintf("its storage.path is %s, but that of %s is %s: it would not find the state", dir, before, dirBefore),
-		"give all versions the same storage.path",
-	}
-	if v.Migration != "" {
-		f.Severity, f.Next = SeverityWarning, "give all versions the same storage.path, unless the migration carries the state over"
-	}
-	return f
 }
 
 // sameDirectory reports whether two names lead to one directory, of which none need exist.
 func sameDirectory(a, b string) bool {
-	if resolveLinks(a) == resolveLinks(b) {
+	if checkpoint.ResolveLinks(a) == checkpoint.ResolveLinks(b) {
 		return true
 	}
 	infoA, errA := os.Stat(a)
@@ -136,9 +146,11 @@ func sameDirectory(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
-// CheckCheckpoint finds what keeps a run from going on where the checkpoint at path says. first is the first version
-// whose files are still needed, 0 where that is not known. Nothing is locked or written.
-func CheckCheckpoint(plan *Plan, path string) (first int, found []Finding) {
+// CheckRecord finds what keeps a run from continuing where the stamp and the checkpoint at path (empty for none) say, as far
+// as that is known without asking the node. first is the first version whose files are still needed, 0 where that is not
+// known. digest gives the
+// SHA-256 of a binary. Nothing is locked, written or started.
+func CheckRecord(plan *Plan, path string, digest func(binary string) (string, error)) (first int, found []Finding) {
 	refused := func(version int, err error) []Finding {
 		var f *Failure
 		if !errors.As(err, &f) {
@@ -148,60 +160,70 @@ func CheckCheckpoint(plan *Plan, path string) (first int, found []Finding) {
 		if f.Err != nil {
 			text += ": " + f.Err.Error()
 		}
-		return []Finding{{version, SeverityError, text, completeCommands(f.Next, plan.File, path)}}
+		return []Finding{{version, SeverityError, text, f.withFiles(plan.File, path).ToDo()}}
 	}
-	c, exists, err := ReadCheckpoint(path)
+	dir, err := StorageOf(plan)
 	if err != nil {
-		return 0, refused(WholePlan, unreadable(err))
+		return 0, nil // CheckStorage reports it
 	}
-	disk := &Disk{Checkpoint: path}
-	if !exists {
-		return 0, disk.noCheckpoint(plan, path)
-	}
-	position, err := Resume(plan, &c)
+	onDisk, err := checkpoint.Read(path, dir)
 	if err != nil {
-		return min(c.VersionIndex, plan.Last()), refused(WholePlan, err)
+		beside, _ := checkpoint.Read("", dir)
+		return 0, refused(WholePlan, unreadable(plan, err, beside))
 	}
-	at := position.Record.VersionIndex
-	for _, warning := range position.Warnings {
-		found = append(found, Finding{WholePlan, SeverityWarning, warning, ""})
+	at, err := reconcile(plan, onDisk, func(i int) (string, error) { return digest(plan.Versions[i].Binary) })
+	if err != nil {
+		return 0, refused(WholePlan, err)
 	}
-	if _, err := MatchBinary(plan, c, func(i int) (string, error) { return disk.Digest(plan.Versions[i].Binary) }); err != nil {
-		found = append(found, refused(at, err)...)
-	} else {
-		found = append(found, disk.replaced(plan, c)...)
+	for _, n := range at.notes {
+		if n.level >= slog.LevelWarn {
+			found = append(found, Finding{WholePlan, SeverityWarning, n.message + ": " + n.detail, ""})
+		}
 	}
-	if dir, empty := disk.EmptyState(plan.Versions[at].Config); empty && (at > 0 || position.Next == NextFinished) {
-		found = append(found, refused(at, emptyState(plan, at, position.Next, dir))...)
+	first = at.record.stamp.VersionIndex
+	found = append(found, replaced(plan, at.record.stamp, digest)...)
+	s := &sequence{Options: Options{Plan: plan}, record: at.record, storage: onDisk.Storage, durable: lastKnown(onDisk.State, at.record)}
+	if step := Next(plan, at.record.stamp, s.durable); step.Action == Refuse {
+		found = append(found, refused(first, s.refusal(step))...)
 	}
-	if position.Next == NextFinishPrevious || position.Next == NextMigrate && !provenBefore(plan, &position.Record, at) {
-		return at - 1, found
-	}
-	return at, found
+	return first, found
 }
 
-// noCheckpoint looks whether there is a state without a checkpoint. To begin with version 0 there is safe, because its
-// node refuses what is beyond it, but rarely meant.
-func (d *Disk) noCheckpoint(plan *Plan, path string) []Finding {
-	dir, empty := d.EmptyState(plan.Versions[0].Config)
-	if info, err := os.Stat(dir); dir == "" || empty || err != nil || !info.IsDir() {
-		return nil
+// lastKnown is what the checkpoint knows of the height: the state may be further by now, but not less far.
+func lastKnown(state checkpoint.Presence, r record) Durable {
+	switch height := r.checkpoint.Height; {
+	case state == checkpoint.StateNone:
+		return Durable{Knowledge: NoState}
+	case height != nil:
+		return Durable{Knowledge: Asked, Height: *height}
 	}
-	const next = "if the state belongs to a later version, say 'entrypoint checkpoint set --version N', with --migrated if that version's migration has completed"
-	return []Finding{{
-		WholePlan, SeverityWarning, fmt.Sprintf("there is a state in %s, but no checkpoint %s: a run would begin with %s", dir, path, plan.label(0)),
-		completeCommands(next, plan.File, path),
-	}}
+	return Durable{}
 }
 
-// replaced finds that the binary of the checkpoint's version is not the one that ran last. A run goes on with it.
-func (d *Disk) replaced(plan *Plan, c Checkpoint) []Finding {
-	sum, err := d.Digest(plan.Versions[c.VersionIndex].Binary)
-	if err != nil || c.BinarySHA256 == "" || c.BinarySHA256 == sum {
+// CheckTooLate finds that the plan comes too late for a rollup that runs: a version of it has passed its stop height.
+// name and start are those of the version that runs, height is what its node reported last, in blocks.
+func CheckTooLate(plan *Plan, name string, start, height uint64) []Finding {
+	i := find(plan, checkpoint.Stamp{Name: name, StartHeight: start})
+	if i < 0 {
+		return []Finding{{WholePlan, SeverityError, fmt.Sprintf("the version that runs, %q from height %d, is not in %s", name, start, plan.File), "put it back into the config as it was"}}
+	}
+	if v := plan.Versions[i]; v.Stop > 0 && height > v.Stop {
+		return []Finding{{
+			i, SeverityError, fmt.Sprintf("too late: the rollup that runs is at height %d, above its stop height %d in %s", height, v.Stop, plan.File),
+			"do not deploy this: no later version may build on the blocks above the stop height",
+		}}
+	}
+	return nil
+}
+
+// replaced finds that the binary of the stamped version is not the one that ran last. A run continues with it.
+func replaced(plan *Plan, stamp checkpoint.Stamp, digest func(binary string) (string, error)) []Finding {
+	sum, err := digest(plan.Versions[stamp.VersionIndex].Binary)
+	if err != nil || stamp.BinarySHA256 == "" || stamp.BinarySHA256 == sum {
 		return nil
 	}
 	return []Finding{{
-		c.VersionIndex, SeverityWarning, fmt.Sprintf("%s: its content is not what ran last: sha256 %s, was %s", keyBinary, sum, c.BinarySHA256),
-		"see that the new one is meant: a run goes on with it",
+		stamp.VersionIndex, SeverityWarning, fmt.Sprintf("%s: its content is not what ran last: sha256 %s, was %s", keyBinary, sum, stamp.BinarySHA256),
+		"make sure that the new one is meant: a run continues with it",
 	}}
 }

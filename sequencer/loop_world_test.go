@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,10 +18,30 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/sequencer/checkpoint"
+	"rollup-entrypoint/sequencer/sovereign"
 )
 
+// The commands of threeVersions and twoVersions. {N} is the start height of a question, which is another one each time.
+const (
+	v0      = "/v0 --rollup-config-path c0 --stop-at-rollup-height 20"
+	v1First = "/v1 --rollup-config-path c1 --start-at-rollup-height 21 --stop-at-rollup-height 40"
+	v1Later = "/v1 --rollup-config-path c1 --stop-at-rollup-height 40"
+	v2First = "/v2 --rollup-config-path c2 --start-at-rollup-height 41"
+	v2Later = "/v2 --rollup-config-path c2"
+	m1      = "/m1 --rollup-config-path c1"
+	askV0   = "/v0 --rollup-config-path c0 --start-at-rollup-height {N} --stop-at-rollup-height 20"
+	askV1   = "/v1 --rollup-config-path c1 --start-at-rollup-height {N} --stop-at-rollup-height 40"
+	askV2   = "/v2 --rollup-config-path c2 --start-at-rollup-height {N}"
+)
+
+// firstNonce is the first start height that a node is asked with in these tests; each next one is higher by 1.
+const firstNonce = 1<<48 + 1
+
 // world is what a sequence runs against in these tests: strict fakes, in which every start must be the next one that the
-// test has written down. It lives in a synctest bubble, so its seconds cost nothing.
+// test has written down, and on a state whose stamp names the version that is started. It lives in a synctest bubble, so
+// its seconds cost nothing.
 type world struct {
 	t     *testing.T
 	plan  *Plan
@@ -31,17 +52,18 @@ type world struct {
 
 	mu      sync.Mutex
 	started []string // the commands that were started
+	nonce   uint64   // the last one that was given out
 	alive   int
 	height  *uint64 // what the node answers, nil for nothing
 	log     bytes.Buffer
 	files   fakeFiles
 	signals chan syscall.Signal
-	// late are signals that come together with an exit: whoever waits for both learns of the exit, and only TryTake
+	// late are signals that come together with an exit: whatever waits for both learns of the exit, and only TryTake
 	// finds the signal.
 	late chan syscall.Signal
-	// stranger answers on the node's port before it is started.
-	stranger bool
-	sweeps   []time.Duration
+	// stranger answers on the node's port before it is started. listens: the node that runs now accepts connections.
+	stranger, listens bool
+	sweeps            []time.Duration
 	// startError, where set, is what the next start gives.
 	startError error
 	sweepError error
@@ -54,9 +76,35 @@ type act struct {
 	does    func(p *fakeProcess)
 }
 
+// newWorld is a world without a state.
 func newWorld(t *testing.T, acts ...act) *world {
-	w := &world{t: t, acts: acts, store: &memoryStore{}, signals: make(chan syscall.Signal, 16), late: make(chan syscall.Signal, 1)}
+	t.Helper()
+	w := &world{t: t, acts: acts, nonce: firstNonce - 1, signals: make(chan syscall.Signal, 16), late: make(chan syscall.Signal, 1)}
+	w.store = &memoryStore{storage: "/data/state", state: checkpoint.StateNone}
 	w.plan = threeVersions()
+	w.options.Restarts = 5
+	return w
+}
+
+// worldAt is a world whose state is that of a version, with stamp and checkpoint.
+func worldAt(t *testing.T, stamp *checkpoint.Stamp, acts ...act) *world {
+	t.Helper()
+	w := newWorld(t, acts...)
+	w.store.state, w.store.stamp, w.store.checkpoint = checkpoint.StatePresent, stamp, following(stamp)
+	return w
+}
+
+// oneVersion is a world in which v0 runs to 20 alone, without a state.
+func oneVersion(t *testing.T, acts ...act) *world {
+	t.Helper()
+	w := newWorld(t, acts...)
+	w.plan.Versions = w.plan.Versions[:1]
+	return w
+}
+
+// withPlan has the world run another plan.
+func (w *world) withPlan(plan *Plan) *world {
+	w.plan = plan
 	return w
 }
 
@@ -77,19 +125,51 @@ func twoVersions() *Plan {
 	return plan
 }
 
+// prepared completes the options.
+func (w *world) prepared() Options {
+	o := w.options
+	o.Plan, o.Processes, o.Signals, o.Files, o.Store = w.plan, w, w, &w.files, w.store
+	if w.files.storage == nil {
+		w.files.storage = func(string) (string, error) { return w.store.storage, nil }
+	}
+	o.Log = slog.New(slog.NewTextHandler(&w.log, nil))
+	if o.Heights == nil {
+		o.Heights = func(Version) (HeightReader, error) { return w, nil }
+	}
+	o.Nonce = func() uint64 {
+		w.nonce++
+		return w.nonce
+	}
+	return o
+}
+
 // run takes the sequence to its end. It must be called in a bubble.
 func (w *world) run() error {
-	o := w.options
-	o.Plan, o.Processes, o.Signals, o.Files = w.plan, w, w, &w.files
-	o.Log = slog.New(slog.NewTextHandler(&w.log, nil))
-	o.Heights = func(Version) (HeightReader, error) { return w, nil }
-	if w.store != nil && o.Store == nil {
-		o.Store = w.store
-	}
-	err := Run(o)
-	assert.Zero(w.t, w.alive, "nobody outlives the run")
-	assert.Empty(w.t, w.acts, "all expected processes were started")
+	w.t.Helper()
+	err := Run(w.prepared())
+	w.over()
 	return err
+}
+
+// over checks what holds after each run.
+func (w *world) over() {
+	w.t.Helper()
+	assert.Zero(w.t, w.alive, "nobody outlives the run")
+	assert.Empty(w.t, w.acts, "all expected processes were started; log:\n%s", &w.log)
+	stamp, c := w.store.stamp, w.store.checkpoint
+	if wrote := len(w.store.story) > 0; wrote && stamp != nil && w.store.failCheckpoint == nil && !w.store.noCheckpoint {
+		require.NotNil(w.t, c)
+		assert.Equal(w.t, record{stamp: *stamp}.followed(w.plan).checkpoint.VersionIndex, c.VersionIndex, "the checkpoint has followed the stamp")
+		assert.True(w.t, c.Stamped)
+	}
+}
+
+// again is a new start on what this world has left behind.
+func (w *world) again(acts ...act) *world {
+	next := newWorld(w.t, acts...)
+	next.plan, next.store = w.plan, w.store
+	next.store.story, next.store.stamps, next.store.failStamp, next.store.failCheckpoint, next.store.failSync = nil, 0, nil, nil, nil
+	return next
 }
 
 // Signals, TryTake: SignalSource.
@@ -116,7 +196,11 @@ func (w *world) Height(context.Context) (uint64, error) {
 	return *w.height, nil
 }
 
-func (w *world) Answered() bool { return w.stranger }
+func (w *world) Answered() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stranger || w.listens
+}
 
 // Start: Processes.
 func (w *world) Start(c Command) (Process, error) {
@@ -131,13 +215,44 @@ func (w *world) Start(c Command) (Process, error) {
 	require.NotEmpty(w.t, w.acts, "%s is started, but the test expects no more processes; log:\n%s", command, &w.log)
 	next := w.acts[0]
 	w.acts = w.acts[1:]
-	require.Equal(w.t, next.command, command)
+	nonce := strconv.FormatUint(w.nonce, 10)
+	require.Equal(w.t, strings.ReplaceAll(next.command, "{N}", nonce), command)
+	w.checkStart(c, strings.Contains(next.command, "{N}"))
 	w.started = append(w.started, command)
 	w.alive++
-	w.height = nil
-	p := &fakeProcess{w: w, pid: 100 + len(w.started), command: c, signals: make(chan syscall.Signal, 16), done: make(chan struct{})}
+	w.height, w.listens = nil, false
+	p := &fakeProcess{w: w, pid: 100 + len(w.started), command: c, nonce: nonce, signals: make(chan syscall.Signal, 16), done: make(chan struct{})}
 	go next.does(p)
 	return p, nil
+}
+
+// checkStart checks that the stamp on disk names what is started, and that a question is kept apart from a run.
+func (w *world) checkStart(c Command, asked bool) {
+	env := sovereign.QuestionEnv()
+	if asked {
+		assert.Equal(w.t, env, c.Env[max(0, len(c.Env)-len(env)):], "they come last")
+		assert.NotNil(w.t, c.Stdout, "what a question writes is kept apart")
+		assert.False(w.t, w.store.storage != "" && w.store.state == checkpoint.StateNone, "an empty state is not asked")
+	} else {
+		assert.NotContains(w.t, c.Env, env[0])
+		assert.Nil(w.t, c.Stdout, "the output of a run is its own")
+	}
+	assert.NotNil(w.t, c.Stderr)
+	stamp := w.store.onDisk()
+	require.NotNil(w.t, stamp, "%s is started on a state without a stamp", c.Path)
+	v := w.plan.Versions[find(w.plan, *stamp)]
+	switch {
+	case c.Path == v.Migration:
+		assert.Equal(w.t, begun, stamp.Migration)
+	case c.Path != v.Binary:
+		assert.Fail(w.t, "started on a state of another version", "%s on %+v", c.Path, stamp)
+	default:
+		assert.NotEqual(w.t, begun, stamp.Migration, "no node is started on a state whose migration was begun")
+		if !asked {
+			assert.Equal(w.t, v.Stop, stamp.StopHeight, "the stop height is stamped before the start")
+			assert.False(w.t, stamp.Complete || stamp.Hook, "and what was said of the state before holds no more")
+		}
+	}
 }
 
 // Sweep: Processes.
@@ -146,17 +261,22 @@ func (w *world) Sweep(grace time.Duration) (int, error) {
 	return w.leftovers, w.sweepError
 }
 
-// events are the messages of the log.
-func (w *world) events() string { return w.log.String() }
+// count is how often the log has a message.
+func (w *world) count(message string) int {
+	return strings.Count(w.log.String(), `msg="`+message+`"`) + strings.Count(w.log.String(), "msg="+message+" ")
+}
 
 // fakeProcess is a process of the world.
 type fakeProcess struct {
 	w       *world
 	pid     int
 	command Command
+	nonce   string
 	signals chan syscall.Signal
 	done    chan struct{}
 	exit    Exit
+	// noGenesis: it ends before it has made a state.
+	noGenesis bool
 }
 
 func (p *fakeProcess) Pid() int              { return p.pid }
@@ -181,14 +301,28 @@ func (p *fakeProcess) at(height uint64) {
 	time.Sleep(2 * pollSlow)
 }
 
-func (p *fakeProcess) says(text string) { fmt.Fprintln(p.command.Stderr, text) }
+// listens accepts connections from now on, long enough for that to be seen.
+func (p *fakeProcess) listens() {
+	p.w.mu.Lock()
+	p.w.listens = true
+	p.w.mu.Unlock()
+	time.Sleep(2 * portPoll)
+}
+
+func (p *fakeProcess) says(text string) {
+	_, err := fmt.Fprintln(p.command.Stderr, text)
+	assert.NoError(p.w.t, err)
+}
 
 func (p *fakeProcess) exits(code int) { p.ends(Exit{Code: code}) }
 
 func (p *fakeProcess) ends(e Exit) {
 	p.w.mu.Lock()
 	p.w.alive--
-	p.w.height = nil
+	p.w.height, p.w.listens = nil, false
+	if !p.noGenesis {
+		p.w.store.genesis()
+	}
 	p.exit = e
 	p.w.mu.Unlock()
 	close(p.done)
@@ -217,94 +351,199 @@ func reaches(heights ...uint64) func(*fakeProcess) {
 	}
 }
 
+// reachesAndExits rises to the height and exits with the code.
+func reachesAndExits(code int, heights ...uint64) func(*fakeProcess) {
+	return func(p *fakeProcess) {
+		for _, h := range heights {
+			p.at(h)
+		}
+		p.exits(code)
+	}
+}
+
 func exits(code int) func(*fakeProcess) { return func(p *fakeProcess) { p.exits(code) } }
 
-// refusesStop exits as a node whose durable height is current.
-func refusesStop(stop, current uint64) func(*fakeProcess) {
+// answers refuses the start height as a node does whose durable height is given.
+func answers(height uint64) func(*fakeProcess) {
 	return func(p *fakeProcess) {
-		p.says(fmt.Sprintf("The requested stop_height %d must be greater than the current_height %d", stop, current))
+		p.says(p.refusal(height))
 		p.exits(101)
 	}
 }
 
-// refusesStart exits as a node that expects another start height.
-func refusesStart(start, expected uint64) func(*fakeProcess) {
-	return func(p *fakeProcess) {
-		p.says(fmt.Sprintf("The requested start_at_rollup_height: %d, is different than expected height %d", start, expected))
-		p.exits(101)
-	}
+func (p *fakeProcess) refusal(height uint64) string {
+	return fmt.Sprintf("The requested start_at_rollup_height: %s, is different than expected height %d", p.nonce, height+1)
 }
 
-// runsUntilStopped stays at the height until SIGTERM, and exits 0.
-func runsUntilStopped(height uint64) func(*fakeProcess) {
+// stoppedAt has the entrypoint asked to stop at the height.
+func stoppedAt(height uint64) func(*fakeProcess) {
 	return func(p *fakeProcess) {
 		p.at(height)
+		p.w.signals <- syscall.SIGTERM
 		p.gets(syscall.SIGTERM)
 		p.exits(0)
 	}
 }
 
 // then sends the entrypoint a signal while a process does something.
-func then(w *world, sig syscall.Signal, does func(*fakeProcess)) func(*fakeProcess) {
+func then(sig syscall.Signal, does func(*fakeProcess)) func(*fakeProcess) {
 	return func(p *fakeProcess) {
-		w.signals <- sig
+		p.w.signals <- sig
 		does(p)
 	}
 }
 
-// memoryStore is a checkpoint in memory.
+// memoryStore is a record in memory. The checkpoint is written from another goroutine than the stamp.
 type memoryStore struct {
-	have  *Checkpoint
-	saved []Checkpoint
-	// fail, where set, decides about the n-th save, from 0.
-	fail  func(n int) error
-	tries int
-	err   error
+	mu         sync.Mutex
+	storage    string // empty where no config names the directory
+	state      checkpoint.Presence
+	stamp      *checkpoint.Stamp
+	checkpoint *checkpoint.Checkpoint
+	// noCheckpoint: there is no checkpoint file.
+	noCheckpoint bool
+	// story has a line for each write that was durable, in order, but for checkpoints.
+	story []string
+	kept  []checkpoint.Checkpoint
+	// stamps counts the tries to write a stamp, failed ones too.
+	stamps, checkpoints int
+	// failStamp and failCheckpoint, where set, decide about the n-th save, from 0; failSync about a sync of the state.
+	failStamp, failCheckpoint func(n int) error
+	failSync                  func() error
+	loadError, keepError      error
 }
 
-func (m *memoryStore) Load() (Checkpoint, bool, error) {
-	if m.have == nil || m.err != nil {
-		return Checkpoint{}, false, m.err
+// wrote are the writes after the first one of a run, which writes the stamp as it is.
+func (m *memoryStore) wrote() []string { return m.story[min(1, len(m.story)):] }
+
+// genesis: a node has made a state.
+func (m *memoryStore) genesis() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.storage != "" {
+		m.state = checkpoint.StatePresent
 	}
-	return *m.have, true, nil
 }
 
-func (m *memoryStore) Save(c Checkpoint) error {
-	n := m.tries
-	m.tries++
-	if m.fail != nil {
-		if err := m.fail(n); err != nil {
-			return err
-		}
+// onDisk is the stamp that counts.
+func (m *memoryStore) onDisk() *checkpoint.Stamp {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.storage != "":
+		return m.stamp
+	case m.checkpoint != nil:
+		return m.checkpoint.Stamp
+	case m.noCheckpoint: // nothing is on disk
+		return &checkpoint.Stamp{Name: "v0", StopHeight: 20}
 	}
-	m.saved = append(m.saved, c)
-	m.have = &c
 	return nil
 }
 
-// story gives one line a save: version, phase and marks.
-func (m *memoryStore) story() []string {
-	var lines []string
-	for _, c := range m.saved {
-		line := fmt.Sprintf("v%d %s", c.VersionIndex, c.Phase)
-		if c.Started {
-			line += " started"
-		}
-		if c.MigrationCompleted {
-			line += " migrated"
-		}
-		lines = append(lines, line)
+func (m *memoryStore) Load() (checkpoint.Found, error) {
+	found, err := m.LoadState()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.checkpoint != nil {
+		c := m.checkpoint.Clone()
+		found.Checkpoint = &c
 	}
-	return lines
+	return found, err
+}
+
+func (m *memoryStore) LoadState() (checkpoint.Found, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.loadError != nil {
+		return checkpoint.Found{}, m.loadError
+	}
+	found := checkpoint.Found{Storage: m.storage}
+	if m.storage != "" {
+		found.State = m.state
+	}
+	if m.stamp != nil {
+		found.Stamp = new(*m.stamp)
+	}
+	return found, nil
+}
+
+func (m *memoryStore) SaveStamp(s checkpoint.Stamp) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.stamps
+	m.stamps++
+	if m.failStamp != nil {
+		if err := m.failStamp(n); err != nil {
+			return err
+		}
+	}
+	if _, err := checkpoint.EncodeStamp(s); err != nil {
+		return err
+	}
+	line := fmt.Sprintf("v%d stop %d", s.VersionIndex, s.StopHeight)
+	if s.Migration != "" {
+		line += " " + string(s.Migration)
+	}
+	if s.Complete {
+		line += " complete"
+	}
+	m.story, m.stamp = append(m.story, line), &s
+	return nil
+}
+
+func (m *memoryStore) SaveCheckpoint(c checkpoint.Checkpoint) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.noCheckpoint {
+		return nil
+	}
+	n := m.checkpoints
+	m.checkpoints++
+	if m.failCheckpoint != nil {
+		if err := m.failCheckpoint(n); err != nil {
+			return err
+		}
+	}
+	if _, err := checkpoint.Encode(c); err != nil {
+		return err
+	}
+	m.checkpoint = &c
+	return nil
+}
+
+func (m *memoryStore) KeepCheckpoint() (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.keepError != nil {
+		return "", m.keepError
+	}
+	if m.checkpoint == nil {
+		return "", nil
+	}
+	m.kept = append(m.kept, m.checkpoint.Clone())
+	return "/data/checkpoint.json.before", nil
+}
+
+func (m *memoryStore) SyncState() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failSync != nil {
+		if err := m.failSync(); err != nil {
+			return err
+		}
+	}
+	m.story = append(m.story, "sync")
+	return nil
 }
 
 // fakeFiles has every file, but for the problems.
 type fakeFiles struct {
 	problems map[int]Problems
-	empty    bool
 	digest   func(binary string) (string, error)
-	mu       sync.Mutex
-	read     []string
+	// storage says where the state is by a config; by default it is that of the store.
+	storage func(config string) (string, error)
+	mu      sync.Mutex
+	read    []string
 }
 
 func (f *fakeFiles) Check(_ *Plan, i int) Problems { return f.problems[i] }
@@ -319,7 +558,10 @@ func (f *fakeFiles) Digest(binary string) (string, error) {
 	return "sha of " + binary, nil
 }
 
-func (f *fakeFiles) EmptyState(string) (string, bool) { return "/data/state", f.empty }
+// Storage gives the directory that the config names.
+func (f *fakeFiles) Storage(config string) (string, error) {
+	return f.storage(config)
+}
 
 func (f *fakeFiles) wasRead(binary string) bool {
 	f.mu.Lock()
@@ -342,8 +584,48 @@ func (w *world) fails(code int) *Failure {
 	assert.Equal(w.t, code, f.Code, f.Error())
 	assert.NotEmpty(w.t, f.What)
 	assert.NotEmpty(w.t, f.Safe, f.What)
-	assert.NotEmpty(w.t, f.Next, f.What)
+	assert.NotEmpty(w.t, f.ToDo(), f.What)
 	return f
+}
+
+// failsBecause is fails with code 78, and wants the cause and the remedies.
+func (w *world) failsBecause(cause Cause, remedies ...Remedy) *Failure {
+	w.t.Helper()
+	f := w.fails(CodeMismatch)
+	assert.Equal(w.t, cause, f.Cause, f.Error())
+	var got []Remedy
+	for _, r := range f.Remedies {
+		assert.NotEmpty(w.t, r.When)
+		assert.Equal(w.t, w.plan.File, r.Config)
+		got = append(got, Remedy{Version: r.Version, Migrated: r.Migrated, Complete: r.Complete, Force: r.Force})
+	}
+	assert.Equal(w.t, remedies, got)
+	return f
+}
+
+// sameButTime reports whether two stamps say the same of a state.
+func sameButTime(a, b checkpoint.Stamp) bool {
+	a.UpdatedAt, b.UpdatedAt = time.Time{}, time.Time{}
+	return a == b
+}
+
+// nopLog logs nothing.
+func nopLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+var errFull = errors.New("no space left on device")
+
+// failing fails the n-th call, or those between two.
+func failing(n int, until ...int) func(int) error {
+	end := n
+	for _, last := range until {
+		end = last
+	}
+	return func(at int) error {
+		if n <= at && at <= end {
+			return errFull
+		}
+		return nil
+	}
 }
 
 var _ io.Writer = (*tail)(nil)

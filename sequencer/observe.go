@@ -15,7 +15,7 @@ func (n *nodeRun) observe(r Reading) {
 		s.state.RoseAt = r.At
 	}
 	s.state.Height, s.state.Rate = &r, n.pace.add(r)
-	if s.state.Phase == PhaseStarting || s.state.Phase == PhaseVerifying {
+	if s.state.Phase == PhaseStarting {
 		s.enter(PhaseRunning)
 	} else {
 		s.publish()

@@ -1,116 +1,55 @@
 package sequencer
 
 import (
-	"fmt"
-	"math"
-	"strings"
+	"errors"
+
+	"rollup-entrypoint/internal/strictjson"
+	"rollup-entrypoint/sequencer/checkpoint"
+	"rollup-entrypoint/sequencer/plan"
 )
 
-// OnInterrupted says what to do with a migration that was begun and is not recorded as completed.
-type OnInterrupted string
+// The plan is that of package plan.
+type (
+	// Plan is the life of a chain: its versions, oldest first.
+	Plan = plan.Plan
+	// Version is one entry of the plan.
+	Version = plan.Version
+	// Problems is everything that is wrong with files, one entry each, ready to print.
+	Problems = strictjson.Problems
+)
 
+// What becomes of an interrupted migration.
 const (
-	// Rerun runs an interrupted migration again. It is the default: without it the state stays half migrated.
-	Rerun OnInterrupted = "rerun"
-	// Halt ends the run, for migrations that do not survive a second run.
-	Halt OnInterrupted = "halt"
+	Rerun = plan.Rerun
+	Halt  = plan.Halt
 )
 
-// Version is one entry of the plan: a node binary and the heights, in blocks, between which it makes the chain.
-type Version struct {
-	// Name is for people: the configured name, or "v" and the index.
-	Name string
-	// Binary and Config are the node and its TOML config, as they stand in the plan.
-	Binary, Config string
-	// Migration is the program that rewrites the state before this version starts; empty for none.
-	Migration string
-	// Start is the first height that this version makes, 0 for the first version (genesis).
-	Start uint64
-	// Stop is the last height that this version makes, 0 for a version without end.
-	Stop uint64
-	// Args stand before the arguments that are common to all versions.
-	Args []string
-	// Env are NAME=VALUE pairs that are added to our environment, for the node and its migration.
-	Env []string
-	// OnInterrupted is the policy for this version's migration.
-	OnInterrupted OnInterrupted
+// The keys of a version that name files.
+const (
+	keyBinary = plan.KeyBinary
+	keyConfig = plan.KeyConfig
+)
+
+// label names a version that need not be in the plan.
+func label(i int, name string) string { return plan.Label(i, name) }
+
+// LoadPlan reads the config at path. The error is a *Failure (78) with all problems at once.
+func LoadPlan(path string) (*Plan, error) {
+	p, err := plan.Load(path)
+	var wrong *plan.Error
+	if errors.As(err, &wrong) {
+		return nil, failf(CodeMismatch, "%s", wrong.What).because(wrong.Err).safe("nothing was started").next("%s", wrong.Next)
+	}
+	return p, err //nolint:wrapcheck // there is no other error
 }
 
-// Plan is the life of a chain: its versions, oldest first. A Plan from ParsePlan or LoadPlan has at least one version
-// and contiguous heights.
-type Plan struct {
-	// File is where the plan was read, for messages.
-	File     string
-	Versions []Version
-}
-
-// Last is the index of the last version.
-func (p *Plan) Last() int { return len(p.Versions) - 1 }
-
-// VersionAt is the index of the version that makes height (in blocks), or -1 where the plan has none: beyond the last
-// stop height.
-func (p *Plan) VersionAt(height uint64) int {
+// find is the index of the version that the stamp names, by its start height and its name, whatever its place; -1 where
+// the plan does not have it.
+func find(p *Plan, stamp checkpoint.Stamp) int {
 	for i, v := range p.Versions {
-		if height >= v.Start && (v.Stop == 0 || height <= v.Stop) {
+		if v.Start == stamp.StartHeight && v.Name == stamp.Name {
 			return i
 		}
 	}
 	return -1
-}
-
-// label names version i in messages: its index, and its name where that says more.
-func (p *Plan) label(i int) string { return label(i, p.Versions[i].Name) }
-
-func label(i int, name string) string {
-	if name == "" || name == defaultName(i) {
-		return fmt.Sprintf("version %d", i)
-	}
-	return fmt.Sprintf("version %d (%q)", i, name)
-}
-
-func defaultName(i int) string { return fmt.Sprintf("v%d", i) }
-
-// Problems is everything that is wrong with a config, one entry each, ready to print.
-type Problems []string
-
-// Error joins the problems, one a line where there are several.
-func (p Problems) Error() string {
-	if len(p) == 1 {
-		return p[0]
-	}
-	return fmt.Sprintf("%d problems:\n  %s", len(p), strings.Join(p, "\n  "))
-}
-
-// heightProblems checks what concerns more than one key. set says which heights stand in the file, because 0 and
-// absent are different mistakes.
-func heightProblems(versions []entry) Problems {
-	var found Problems
-	add := func(i int, format string, args ...any) {
-		found = append(found, label(i, versions[i].Name)+": "+fmt.Sprintf(format, args...))
-	}
-	for i, v := range versions {
-		first, last := i == 0, i == len(versions)-1
-		switch {
-		case first && v.hasStart:
-			add(i, "start_height is set, but the first version starts from genesis: remove it")
-		case !first && !v.hasStart && !v.failed["start_height"]:
-			add(i, "start_height is missing: every version but the first has one")
-		}
-		if !last && !v.hasStop && !v.failed["stop_height"] {
-			add(i, "stop_height is missing: only the last version may run without end")
-		}
-		if v.hasStop && (v.Stop == 0 || v.Stop < v.Start || v.Stop == math.MaxUint64) {
-			add(i, "stop_height %d must be above 0, not below start_height %d, and below 2^64-1", v.Stop, v.Start)
-		}
-		if first && v.Migration != "" {
-			add(i, "migration_path is set, but there is no version before the first from which to migrate: remove it")
-		}
-		if first || !v.hasStart || !versions[i-1].hasStop || versions[i-1].Stop == math.MaxUint64 {
-			continue
-		}
-		if want := versions[i-1].Stop + 1; v.Start != want {
-			add(i, "start_height is %d, want %d: version %d stops at %d", v.Start, want, i-1, versions[i-1].Stop)
-		}
-	}
-	return found
 }

@@ -7,11 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // Processes starts processes. Package reaper is the real one, through an adapter.
@@ -23,7 +24,7 @@ type Processes interface {
 	Sweep(grace time.Duration) (int, error)
 }
 
-// Command is a process to start. Standard input, standard output and the working directory are ours.
+// Command is a process to start. Standard input and the working directory are ours.
 type Command struct {
 	// Path is the program, searched in PATH where it has no slash.
 	Path string
@@ -31,14 +32,14 @@ type Command struct {
 	Args []string
 	// Env is added to our environment.
 	Env []string
-	// Stderr gets all that the process writes there.
-	Stderr io.Writer
+	// Stdout and Stderr get all that the process writes there; Stdout is ours where it is nil.
+	Stdout, Stderr io.Writer
 }
 
 // Process is a process that was started.
 type Process interface {
 	Pid() int
-	// Done is closed when the process has been reaped and all that it wrote on stderr was passed on.
+	// Done is closed when the process has been reaped and all that it wrote was passed on.
 	Done() <-chan struct{}
 	// Exit is how it ended; valid after Done.
 	Exit() Exit
@@ -66,33 +67,42 @@ type SignalSource interface {
 	TryTake() (syscall.Signal, bool)
 }
 
-// Store keeps the checkpoint. FileStore is the real one.
+// Store keeps the stamp in the state and the checkpoint. checkpoint.Store is the real one.
 type Store interface {
-	// Load gives found = false, without an error, only where there is no checkpoint.
-	Load() (c Checkpoint, found bool, err error)
-	// Save returns nil only once the checkpoint is durable.
-	Save(c Checkpoint) error
+	// Load gives what is on disk. The error is a *checkpoint.UnreadableError where a file is torn or foreign.
+	Load() (checkpoint.Found, error)
+	// LoadState is Load without the checkpoint.
+	LoadState() (checkpoint.Found, error)
+	// SaveStamp and SaveCheckpoint return nil only once the file is durable.
+	SaveStamp(s checkpoint.Stamp) error
+	SaveCheckpoint(c checkpoint.Checkpoint) error
+	// KeepCheckpoint keeps the present checkpoint under another name, which it gives.
+	KeepCheckpoint() (kept string, err error)
+	// SyncState makes durable what a migration has written.
+	SyncState() error
 }
 
-// Files is what the sequence asks of the file system besides the checkpoint. Disk is the real one.
+// Files is what the sequence asks of the file system besides the record. Disk is the real one.
 type Files interface {
 	// Check finds all that is wrong with the files of version i.
 	Check(plan *Plan, i int) Problems
-	// Digest gives the SHA-256, in hex, of a version's binary. It is called from several goroutines, and quick at the
-	// second time.
+	// Digest gives the SHA-256, in hex, of a version's binary. It is called from several goroutines, and quick while the
+	// file is the same.
 	Digest(binary string) (string, error)
-	// EmptyState reports whether the node that runs with this config would find no state, and where it looks for it.
-	EmptyState(config string) (dir string, empty bool)
+	// Storage gives the directory, absolute and without symbolic links, in which a program that is started now with this
+	// config finds the state; empty where the config does not say so.
+	Storage(config string) (string, error)
 }
 
-// Options are all that a run depends on. Plan, Processes, Signals, Files, Heights and Log are required.
+// Options are all that a run depends on. Plan, Store, Processes, Signals, Files, Heights and Log are required.
 type Options struct {
-	Plan *Plan
-	// Store is nil for a run without a checkpoint, which begins at version 0.
+	Plan      *Plan
 	Store     Store
 	Processes Processes
 	Signals   SignalSource
 	Files     Files
+	// Checkpoint is the checkpoint file, for messages; empty for a run without one.
+	Checkpoint string
 	// Heights gives the reader for the node of a version.
 	Heights func(v Version) (HeightReader, error)
 	// Stderr gets what nodes and migrations write on stderr; nil discards it.
@@ -101,8 +111,12 @@ type Options struct {
 	// NodeArgs are passed to every node, after the version's own arguments.
 	NodeArgs []string
 	// Slack, where not nil, is sov-rollup-manager's height slack, in blocks: exit 0 at most so far below the stop height
-	// counts as complete, without a proof.
+	// counts as complete. It means nothing for a node that can be asked.
 	Slack *uint64
+	// Restarts is how often within ten minutes a node that exits 0 below its stop height is started again.
+	Restarts int
+	// Nonce gives a start height that no chain has, new each time: at least 2^48, below 2^63. Nil: a random one.
+	Nonce func() uint64
 	// Held are signals other than a stop that came before the run, in their order: they are for the first node.
 	Held []syscall.Signal
 	// StopTimeout is how long a process may take after a stop signal was passed on to it, before SIGKILL; 0 for ever.
@@ -112,10 +126,10 @@ type Options struct {
 	// Preflight, where not nil, looks closely at version i, or, for WholePlan, at what all versions share. It may take long,
 	// and is called from several goroutines.
 	Preflight func(i int) []Finding
-	// Verify, where not nil, compares the files of version i, or, for WholePlan, those that all versions share, with what they
-	// are to be. It is called before a version may be started, and an error among what it finds keeps it from being. idly says
-	// that nobody waits: it may take its time then, reads every file even where it is known, and is called from another
-	// goroutine. When ctx ends it shall return soon, and what it returns then does not count.
+	// Verify, where not nil, compares the files of version i, or, for WholePlan, those that all versions share, with the
+	// manifest. It is called before a version may be started, and an error among what it finds keeps it from being started.
+	// idly says that nobody waits: it may take its time then, reads every file even where it is known, and is called from
+	// another goroutine. When ctx ends it shall return soon, and what it returns then does not count.
 	Verify func(ctx context.Context, i int, idly bool) []Finding
 	// PreflightBefore is how long before an upgrade, by the present rate, the next version gets another preflight; 0 for
 	// never.
@@ -124,16 +138,45 @@ type Options struct {
 	WaitWhenFinished bool
 }
 
-// grace is how long, after SIGTERM, a node that must not run on, or what a node left behind, may live.
+// grace is how long, after SIGTERM, what a node left behind may live.
 const grace = 15 * time.Second
 
 // errStopped ends a run that was asked to stop and has nothing more to say.
 var errStopped = errors.New("stopped as asked")
 
-// Run takes the rollup from where the checkpoint says through the versions of the plan. It returns nil when the last
-// version is complete, or when it was asked to stop and everything stopped well. Any other end is a *Failure. When it
-// returns, no process that it started is alive.
+// Run takes the rollup from where its record says through the versions of the plan. It returns nil when the last version is
+// complete, or when it was asked to stop and everything stopped well. Any other end is a *Failure. When it returns, no
+// process that it started is alive.
 func Run(o Options) error {
+	s := newSequence(o)
+	defer s.follower.finish() // also of a run whose goroutine ends in its middle
+	return s.end(s.run())
+}
+
+// Report is what is known of a state at rest, and what a start would do.
+type Report struct {
+	Stamp   checkpoint.Stamp
+	Durable Durable
+	Step    Step
+}
+
+// Ask does what Run does up to the first step, and gives that instead of doing it: it asks the node of the stamped version
+// for the height of the state. Like Run it stamps a state that has no stamp yet and whose version is proven.
+func Ask(o Options) (Report, error) {
+	s := newSequence(o)
+	defer s.follower.finish()
+	var step Step
+	err := s.prepare()
+	if err == nil {
+		step, err = s.decide()
+	}
+	if err = s.end(err); err != nil {
+		return Report{}, err
+	}
+	return Report{Stamp: s.record.stamp, Durable: s.durable, Step: step}, nil
+}
+
+func newSequence(o Options) *sequence {
 	if o.Stderr == nil {
 		o.Stderr = io.Discard
 	}
@@ -143,18 +186,26 @@ func Run(o Options) error {
 	if o.Preflight == nil {
 		o.Preflight = func(int) []Finding { return nil }
 	}
-	s := &sequence{Options: o, held: o.Held}
+	if o.Nonce == nil {
+		o.Nonce = randomNonce
+	}
+	s := &sequence{Options: o, held: o.Held, first: map[string]string{}}
+	s.follower = newFollower(o.Store, o.Log)
 	s.enter(PhasePreparing)
-	err := s.run()
+	return s
+}
+
+// end waits until the checkpoint has followed, and completes a failure.
+func (s *sequence) end(err error) error {
+	s.follower.finish()
+	s.publish()
 	var f *Failure
 	switch {
 	case errors.Is(err, errStopped):
-		o.Log.Info("stopped", slog.String("reason", "a stop signal was received"))
+		s.Log.Info("stopped", slog.String("reason", "a stop signal was received"))
 		return nil
 	case errors.As(err, &f):
-		if file, ok := s.Store.(interface{ Path() string }); ok {
-			f.Next = completeCommands(f.Next, s.Plan.File, file.Path())
-		}
+		f = f.withFiles(s.Plan.File, s.Checkpoint)
 		if s.at != nil && *s.at <= s.Plan.Last() {
 			v := s.Plan.Versions[*s.at]
 			f.Version, f.Start, f.Stop, f.Height = s.at, v.Start, v.Stop, s.height
@@ -165,62 +216,61 @@ func Run(o Options) error {
 	return err
 }
 
-// completeCommands gives the commands that a failure tells their files, so that they can be run as they are.
-func completeCommands(text, config, checkpoint string) string {
-	const command = "entrypoint checkpoint set"
-	return strings.ReplaceAll(text, command, fmt.Sprintf("%s -c %s -f %s", command, quoted(config), quoted(checkpoint)))
-}
-
-// quoted is name as a shell takes it.
-func quoted(name string) string {
-	if strings.ContainsAny(name, " \t\n'\"$&;|<>()*?[]`\\") {
-		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
-	}
-	return name
-}
-
-// sequence is the state of one run. Everything is done by one goroutine; only heights are read by another.
+// sequence is the state of one run. Everything is done by one goroutine; only heights are read, and the checkpoint is
+// written, by others.
 type sequence struct {
 	Options
-	record Checkpoint
-	next   Next
+	record  record
+	durable Durable
+	// stamped: the record's stamp is on disk. storage is the directory of the state, empty where it is not known; the stamp
+	// is in the checkpoint then.
+	stamped  bool
+	storage  string
+	follower *follower
 	// at and height are for a failure: the version that is worked on, and the last height that is known.
 	at     *int
 	height *uint64
-	// arrived is the version that was handed over to in this run, or whose previous version ran on in it: until its node
-	// has run, the state is what the version before has made. 0 for none.
-	arrived int
-	// previousProven: the version before the record's has run on in this run, to its proven stop height.
-	previousProven bool
-	// stopping is set by the first stop signal and never reset.
+	// stranger: another process answered on the port of the last node before it was started.
+	stranger bool
+	// bySlack: the stamped version counts as complete by --height-slack.
+	bySlack bool
+	// restarts are when a node was started again in place, lately. again: the next start is one.
+	restarts []time.Time
+	again    bool
+	// ended is the last run of the stamped version's node, if it exited 0 and has not been asked since.
+	ended *nodeRun
+	// first has the digest of each binary that was started in this run.
+	first map[string]string
+	// stopping: a stop was requested. held are other signals that came while no node ran.
 	stopping bool
-	// held are signals for the node which came while there was none.
-	held []syscall.Signal
-	// state is what Observe gets.
-	state State
+	held     []syscall.Signal
+	state    State
 	// exitedAt is when the last process ended. left is that of the last one of the version before, until what follows it
 	// is started; zero otherwise.
 	exitedAt, left time.Time
+	// askedFor is how long nodes were asked since then.
+	askedFor time.Duration
 }
 
+// run decides and does, until there is nothing left to do.
 func (s *sequence) run() error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
 	for {
-		if s.stopRequested() {
-			return errStopped
+		step, err := s.decide()
+		if err != nil {
+			return err
 		}
-		var err error
-		switch s.next {
-		case NextFinished:
-			return s.finish()
-		case NextMigrate, NextMigrateAgain:
-			err = s.migrate()
-		case NextFinishPrevious:
-			err = s.finishPrevious()
-		case NextRun:
-			err = s.runVersion()
+		switch step.Action { //nolint:exhaustive // decide does the others itself
+		case Finish:
+			return s.finish(step.Version)
+		case RunVersion:
+			err = s.runVersion(step)
+		case EnterVersion:
+			err = s.enterVersion(step.Version)
+		case MigrateAgain:
+			err = s.migrateAgain(step.Version)
 		}
 		if err != nil {
 			return err
@@ -228,84 +278,96 @@ func (s *sequence) run() error {
 	}
 }
 
-// prepare decides where to begin and proves that it can be done. Before its last line nothing is written.
+// decide gives the next step, and asks for the height of the state where that needs it.
+func (s *sequence) decide() (Step, error) {
+	for {
+		if s.stopRequested() {
+			return Step{}, errStopped
+		}
+		step := Next(s.Plan, s.record.stamp, s.durable)
+		if step.Version >= 0 {
+			s.at = &step.Version
+		}
+		switch step.Action {
+		case AskVersion:
+			if err := s.ask(step.Version); err != nil {
+				return Step{}, err
+			}
+		case Refuse:
+			return Step{}, s.refusal(step)
+		default:
+			s.Log.Debug("next step", slog.String("action", string(step.Action)), slog.Int("version", step.Version))
+			return step, nil
+		}
+	}
+}
+
+// prepare finds out whose the state is, and that the plan can be run. Before its last line nothing is written.
 func (s *sequence) prepare() error {
-	checkpoint, err := s.load()
+	found, err := s.Store.Load()
+	if err != nil {
+		beside, _ := s.Store.LoadState()
+		return unreadable(s.Plan, err, beside)
+	}
+	s.storage = found.Storage
+	s.tellFound(found)
+	at, err := reconcile(s.Plan, found, s.digestOf)
 	if err != nil {
 		return err
 	}
-	if s.at = new(int); checkpoint != nil {
-		*s.at = checkpoint.VersionIndex
+	for _, n := range at.notes {
+		s.Log.Log(context.Background(), n.level, n.message, slog.String("detail", n.detail))
 	}
-	at, err := Resume(s.Plan, checkpoint)
-	if err != nil {
-		return err
+	now := at.record.stamp.VersionIndex
+	s.at = &now
+	s.record = at.record
+	if found.State == checkpoint.StateNone {
+		s.durable = Durable{Knowledge: NoState}
 	}
-	for _, warning := range at.Warnings {
-		s.Log.Warn("plan changed", slog.String("detail", warning))
-	}
-	s.record, s.next = at.Record, at.Next
-	s.state.Record = s.record.clone()
 	s.publish()
-	if s.next == NextFinished {
-		return s.checkState(s.record.VersionIndex)
-	}
-	if err := s.checkAll(checkpoint); err != nil {
+	if err := s.checkAll(now); err != nil {
 		return err
 	}
-	if s.stopRequested() {
-		return errStopped
+	if at.keep {
+		if err := s.keepCheckpoint(); err != nil {
+			return err
+		}
 	}
-	if checkpoint == nil {
-		// Over an empty state everything that will be there is made under our eyes.
-		_, s.record.Started = s.Files.EmptyState(s.Plan.Versions[0].Config)
-	}
-	s.record.BinaryPath = s.Plan.Versions[s.record.VersionIndex].Binary
-	if err := s.addDigest(&s.record); err != nil {
-		return err
-	}
-	// Also proves that the volume can be written before anything depends on it.
-	return s.save("nothing was started")
+	// Both files are written even where they are right: a kill may have come between the rename and the fsync of the
+	// directory, and a power cut would bring the old stamp back. It also proves that the volume can be written before
+	// anything depends on it.
+	return s.commitAndWait(s.record, untouched)
 }
 
-// load reads the checkpoint; nil where there is none.
-func (s *sequence) load() (*Checkpoint, error) {
-	if s.Store == nil {
-		s.Log.Info("no checkpoint is kept", slog.String("detail", "every start begins at version 0"))
-		s.warnMigrationsWithoutCheckpoint()
-		return nil, nil
+// tellFound logs what is on disk.
+func (s *sequence) tellFound(found checkpoint.Found) {
+	if c := found.Checkpoint; c != nil {
+		s.Log.Info("checkpoint found", slog.Int("version", c.VersionIndex), slog.String("phase", string(c.Phase)), slog.String("binary", c.BinaryPath))
+	} else {
+		s.Log.Info("no checkpoint found")
 	}
-	c, found, err := s.Store.Load()
+	if stamp := found.Stamp; stamp != nil {
+		s.Log.Info("stamp found", slog.Int("version", stamp.VersionIndex), slog.String("name", stamp.Name), slog.String("migration", string(stamp.Migration)))
+	}
+}
+
+func (s *sequence) digestOf(i int) (string, error) {
+	return s.Files.Digest(s.Plan.Versions[i].Binary) //nolint:wrapcheck // it names the file
+}
+
+func (s *sequence) keepCheckpoint() error {
+	kept, err := s.Store.KeepCheckpoint()
 	if err != nil {
-		return nil, unreadable(err)
+		return s.notWritable(err, untouched)
 	}
-	if !found {
-		s.Log.Info("no checkpoint found", slog.String("detail", "starting with version 0"))
-		return nil, nil
+	if kept != "" {
+		s.Log.Info("old checkpoint kept", slog.String("file", kept))
 	}
-	s.Log.Info("checkpoint found", slog.Int("version", c.VersionIndex), slog.String("phase", string(c.Phase)), slog.String("binary", c.BinaryPath))
-	return &c, nil
+	return nil
 }
 
-// unreadable is the end for a checkpoint that cannot be read.
-func unreadable(err error) *Failure {
-	f := failf(CodeCheckpointUnreadable, "the checkpoint cannot be read").because(err)
-	if errors.Is(err, ErrNoFile) {
-		return f.safe("nothing was started").next("mount the directory that holds the checkpoint, and name a file in it")
-	}
-	return f.safe("nothing was started and the file was left as it is").
-		next("say which version the state belongs to, as the last 'version started' in the log tells, with 'entrypoint checkpoint set --version N', and with --migrated if its migration has completed; a node refuses a wrong one; delete the file only if the state is empty")
-}
-
-func (s *sequence) warnMigrationsWithoutCheckpoint() {
-	if slices.ContainsFunc(s.Plan.Versions, func(v Version) bool { return v.Migration != "" }) {
-		s.Log.Warn("migrations are not recorded", slog.String("detail", "without a checkpoint file a restart can run a completed migration again"))
-	}
-}
-
-// checkAll checks the files of all versions, the binary of the checkpoint and the state that it speaks of.
-func (s *sequence) checkAll(checkpoint *Checkpoint) error {
-	now := s.record.VersionIndex
+// checkAll checks the files of version now and of all later ones.
+func (s *sequence) checkAll(now int) error {
 	var problems Problems
 	for i := range s.Plan.Versions {
 		found := s.Files.Check(s.Plan, i)
@@ -324,88 +386,81 @@ func (s *sequence) checkAll(checkpoint *Checkpoint) error {
 		problems = s.preflightAll(now)
 	}
 	if len(problems) > 0 {
-		return failf(CodeMismatch, "files of the plan are not in order").because(problems).
-			safe("nothing was started").next("mend them and start again")
+		return unusable(problems)
 	}
-	if err := s.verifyFirst(now); err != nil {
-		return err
+	if s.stopRequested() {
+		return errStopped
 	}
-	if checkpoint == nil {
-		return nil
-	}
-	moved, err := MatchBinary(s.Plan, *checkpoint, func(i int) (string, error) { return s.Files.Digest(s.Plan.Versions[i].Binary) })
+	return s.verifyFirst(now)
+}
+
+// sameBinary gives the digest of the binary of version i, which is about to be started. Within one run it must stay the
+// file that was started first: another one would make blocks that nobody expects of it.
+func (s *sequence) sameBinary(i int) (string, error) {
+	v := s.Plan.Versions[i]
+	sum, err := s.Files.Digest(v.Binary)
 	if err != nil {
-		return err
-	}
-	if moved {
-		s.Log.Info("binary moved", slog.Int("version", now), slog.String("from", checkpoint.BinaryPath), slog.String("to", s.Plan.Versions[now].Binary))
-	}
-	return s.checkState(now)
-}
-
-// checkState refuses a late version on an empty volume: its node would commit a genesis there before it notices.
-func (s *sequence) checkState(now int) error {
-	dir, empty := s.Files.EmptyState(s.Plan.Versions[now].Config)
-	if !empty || (now == 0 && s.next != NextFinished) {
-		return nil
-	}
-	return emptyState(s.Plan, now, s.next, dir)
-}
-
-func emptyState(plan *Plan, now int, next Next, dir string) *Failure {
-	where := "at"
-	if next == NextFinished {
-		where = "at the end of"
-	}
-	return failf(CodeMismatch, "the checkpoint is %s %s, but the state directory %s is empty", where, plan.label(now), dir).
-		safe("nothing was started").
-		next("mount or restore the state, or, to sync again from genesis, delete the checkpoint too")
-}
-
-// addDigest records what binary is about to run. A version whose binary was replaced in place is run, loudly: a bug fix
-// release at the same path is common.
-func (s *sequence) addDigest(c *Checkpoint) error {
-	sum, err := s.Files.Digest(c.BinaryPath)
-	if err != nil {
-		return failf(CodeMismatch, "%s cannot be started", s.Plan.label(c.VersionIndex)).because(err).
+		return "", mismatch(FilesInvalid, "%s cannot be started", s.Plan.Label(i)).because(err).
 			safe("it was not started").next("make its binary readable and start again")
 	}
-	if c.BinarySHA256 != "" && c.BinarySHA256 != sum {
-		s.Log.Warn("binary changed", slog.Int("version", c.VersionIndex), slog.String("binary", c.BinaryPath), slog.String("was", c.BinarySHA256), slog.String("is", sum))
+	first, started := s.first[v.Binary]
+	switch {
+	case started && first != sum:
+		return "", failf(CodeEarlyExit, "the binary of %s, %s, is not the file any more that was started first in this run: its sha256 was %s and is %s", s.Plan.Label(i), v.Binary, first, sum).
+			safe("it was not started again and the record is right").next("if the new file is meant, start again: a patch release takes effect with a new start")
+	case !started:
+		if err := s.patchRelease(i, sum); err != nil {
+			return "", err
+		}
+		s.first[v.Binary] = sum
 	}
-	c.BinarySHA256 = sum
+	return sum, nil
+}
+
+// sameStorage makes sure that a program that is started now with the config of version i finds the state whose stamp this
+// run looks at: a config, or a symbolic link, may lead elsewhere by now.
+func (s *sequence) sameStorage(i int) error {
+	dir, err := s.Files.Storage(s.Plan.Versions[i].Config)
+	switch {
+	case err != nil:
+		return mismatch(FilesInvalid, "%s cannot be started", s.Plan.Label(i)).because(err).safe("it was not started").next("fix its config and start again")
+	case dir != s.storage:
+		return mismatch(OtherState, "the config of %s leads to the state in %s now, and this run began with the one in %s", s.Plan.Label(i), orNone(dir), orNone(s.storage)).
+			safe("nothing was started on it").next("let storage.path, and symbolic links in it, lead to the state that is meant, and start again: its stamp counts")
+	}
 	return nil
 }
 
-// save makes the record durable. safe says what is not lost where that fails.
-func (s *sequence) save(safe string) error {
-	if s.Store == nil {
-		s.state.Record = s.record.clone()
-		s.publish()
+// patchRelease looks at the first start of version i in this run whether its binary is the one that ran last. Another one is
+// a patch release and only a warning, unless the one that ran last is now that of another version: then the two were mixed
+// up, and the wrong one would destroy the state.
+func (s *sequence) patchRelease(i int, sum string) error {
+	was := s.record.stamp.BinarySHA256
+	if i != s.record.stamp.VersionIndex || was == "" || was == sum {
 		return nil
 	}
-	s.record.UpdatedAt = recordTime()
-	began := time.Now()
-	err := s.Store.Save(s.record.clone())
-	var f *Failure
-	if err != nil {
-		f = failf(CodeCheckpointNotWritable, "the checkpoint cannot be written").because(err).
-			safe(safe).next("make the volume writable, with free space, and start again")
-		s.failed(f)
+	for k, other := range s.Plan.Versions {
+		is, err := s.digestOf(k)
+		if k == i || err != nil || other.Binary == s.Plan.Versions[i].Binary || is != was && is != sum {
+			continue
+		}
+		what := fmt.Sprintf("the binary that ran last as %s, with sha256 %s, is now %s, that of %s", s.Plan.Label(i), was, other.Binary, s.Plan.Label(k))
+		if is == sum {
+			what = fmt.Sprintf("the binary of %s was replaced, and is now the same as %s, that of %s", s.Plan.Label(i), other.Binary, s.Plan.Label(k))
+		}
+		return mismatch(BinaryMisplaced, "%s", what).safe(untouched).
+			next("give each version its own binary again: the node of another version would destroy the state").
+			remedy(Remedy{When: "the two are meant to be like that, as with launcher scripts", Version: i, Migrated: s.record.stamp.Migration == checkpoint.MigrationCompleted})
 	}
-	s.wrote(began, err)
-	if f != nil {
-		return f
-	}
+	s.Log.Warn("binary changed", slog.Int("version", i), slog.String("binary", s.Plan.Versions[i].Binary), slog.String("was", was), slog.String("is", sum))
 	return nil
 }
 
-// recordTime is now, as a checkpoint has it.
-func recordTime() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
-
 // finish ends a complete sequence.
-func (s *sequence) finish() error {
-	i := s.record.VersionIndex
+func (s *sequence) finish(i int) error {
+	if err := s.commit(s.record.completed(s.Plan, s.proof()), fmt.Sprintf("%s is complete and the state is safe", s.Plan.Label(i))); err != nil {
+		return err
+	}
 	s.enter(PhaseFinished)
 	s.Log.Info("sequence finished", slog.Int("version", i), slog.Uint64("height", s.Plan.Versions[i].Stop))
 	if !s.WaitWhenFinished {
@@ -416,6 +471,17 @@ func (s *sequence) finish() error {
 		s.note(<-s.Signals.Signals())
 	}
 	return errStopped
+}
+
+// proof is how it is known that the stamped version is complete.
+func (s *sequence) proof() checkpoint.Proof {
+	switch {
+	case s.durable.Knowledge == Asked:
+		return checkpoint.ProofDurable
+	case s.bySlack:
+		return checkpoint.ProofSlack
+	}
+	return checkpoint.ProofWord
 }
 
 // stopRequested takes all signals that have arrived and reports whether a stop was asked for. It stands before every

@@ -2,83 +2,77 @@ package sequencer
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-)
 
-const (
-	v0      = "/v0 --rollup-config-path c0 --stop-at-rollup-height 20"
-	v1First = "/v1 --rollup-config-path c1 --start-at-rollup-height 21 --stop-at-rollup-height 40"
-	v1Later = "/v1 --rollup-config-path c1 --stop-at-rollup-height 40"
-	v2First = "/v2 --rollup-config-path c2 --start-at-rollup-height 41"
-	v2Later = "/v2 --rollup-config-path c2"
-	m1      = "/m1 --rollup-config-path c1"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
-
-// record is a checkpoint at version i of the test plans.
-func record(i int, phase Phase, started bool) *Checkpoint {
-	return &Checkpoint{VersionIndex: i, BinaryPath: threeVersions().Versions[i].Binary, Phase: phase, Started: started}
-}
 
 func TestChainRunsThroughAllItsVersions(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.acts = []act{
-			{v0, reaches(1, 19, 20)},
-			{v0, refusesStop(20, 20)}, // a migration follows: the height read is no proof
-			{m1, exits(0)},
-			{v1First, reaches(21, 30, 40)},
-			{v2First, func(p *fakeProcess) {
-				p.at(41)
-				w.signals <- syscall.SIGTERM
-				p.gets(syscall.SIGTERM)
-				p.exits(0)
-			}},
-		}
+		w := newWorld(
+			t,
+			act{v0, reaches(1, 19, 20)},
+			act{askV0, answers(20)},
+			act{m1, exits(0)},
+			act{askV1, answers(20)},
+			act{v1First, reaches(21, 30, 40)},
+			act{askV1, answers(40)},
+			act{v2First, stoppedAt(41)},
+		)
 		require.NoError(t, w.run())
-		assert.Equal(t, []string{
-			"v0 running", "v0 running started",
-			"v1 migrating", "v1 migrating started", "v1 running migrated", "v1 running started migrated",
-			"v2 running", "v2 running started",
-		}, w.store.story())
-		history := w.store.have.History
+		assert.Equal(t, []string{"v0 stop 20", "v0 stop 20", "v1 stop 40 begun", "sync", "v1 stop 40 completed", "v2 stop 0"}, w.store.story)
+		history := w.store.checkpoint.History
 		require.Len(t, history, 2)
-		assert.Equal(t, ProofDurable, history[0].Proof)
-		assert.Equal(t, uint64(20), history[0].StopHeight)
-		assert.Equal(t, "sha of /v0", history[0].BinarySHA256)
-		assert.Equal(t, ProofHeight, history[1].Proof)
-		assert.Equal(t, "sha of /v2", w.store.have.BinarySHA256)
+		assert.Equal(t, checkpoint.ProofDurable, history[0].Proof)
+		assert.Equal(t, []uint64{20, 40}, []uint64{history[0].StopHeight, history[1].StopHeight})
+		assert.Equal(t, []string{"sha of /v0", "sha of /v1"}, []string{history[0].BinarySHA256, history[1].BinarySHA256})
+		require.NotNil(t, history[1].Migration)
+		assert.Equal(t, 1, history[1].Migration.Runs)
+		assert.False(t, history[1].Migration.CompletedAt.IsZero())
+		assert.Equal(t, "sha of /v2", w.store.stamp.BinarySHA256)
+		assert.Equal(t, []string{"sha of /v0", "sha of /v1"}, w.store.checkpoint.Answers)
 		assert.True(t, w.files.wasRead("/v2"))
 	})
 }
 
 func TestLastVersionWithStopHeightFinishes(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v0, reaches(20)}, act{v1First, reaches(21, 40)}, act{v1Later, refusesStop(40, 40)})
-		w.plan = twoVersions()
+		w := newWorld(t, act{v0, reaches(20)}, act{askV0, answers(20)}, act{v1First, reaches(21, 40)}, act{askV1, answers(40)}).withPlan(twoVersions())
 		require.NoError(t, w.run())
-		assert.Equal(t, PhaseFinished, w.store.have.Phase)
-		assert.Equal(t, 1, w.store.have.VersionIndex)
+		assert.Equal(t, checkpoint.PhaseFinished, w.store.checkpoint.Phase)
+		assert.Equal(t, 1, w.store.checkpoint.VersionIndex)
 
-		again := newWorld(t)
-		again.plan, again.store = w.plan, w.store
-		saves := w.store.tries
-		require.NoError(t, again.run(), "started again it starts nothing and ends well")
-		assert.Equal(t, saves, w.store.tries, "and writes nothing")
-		assert.Contains(t, again.events(), "sequence finished")
+		at := w.store.checkpoint.History[1].CompletedAt
+		time.Sleep(time.Hour)
+		again := w.again(act{askV1, answers(40)})
+		require.NoError(t, again.run(), "started again it only asks, and ends well")
+		assert.Empty(t, again.store.wrote(), "and changes no stamp")
+		assert.Equal(t, at, again.store.checkpoint.History[1].CompletedAt)
+		assert.Equal(t, 1, again.count("sequence finished"))
+	})
+}
+
+func TestPlanThatHasGrownGoesOnFromAFinishedSequence(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(20)}, act{askV0, answers(20)}).withPlan(twoVersions())
+		w.plan.Versions = w.plan.Versions[:1]
+		require.NoError(t, w.run())
+		assert.Equal(t, checkpoint.PhaseFinished, w.store.checkpoint.Phase)
+		again := w.again(act{askV0, answers(20)}, act{v1First, stoppedAt(25)}).withPlan(twoVersions())
+		require.NoError(t, again.run())
+		assert.Equal(t, 1, again.store.stamp.VersionIndex)
 	})
 }
 
 func TestFinishedSequenceCanWaitForAStop(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.plan = twoVersions()
-		w.store.have = record(1, PhaseFinished, false)
-		w.store.have.History = []Completed{{VersionIndex: 1, StopHeight: 40, Proof: ProofHeight}}
+		w := worldAt(t, stamped(1, ""), act{askV1, answers(40)}).withPlan(twoVersions())
 		w.options.WaitWhenFinished = true
 		began := time.Now()
 		go func() {
@@ -94,30 +88,45 @@ func TestFinishedSequenceCanWaitForAStop(t *testing.T) {
 
 func TestStopBeforeTheFirstStartChangesNothing(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
-		t.Run(signalName(sig), func(t *testing.T) {
-			lives(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.signals <- syscall.SIGHUP
-				w.signals <- sig
-				require.NoError(t, w.run())
-				assert.Zero(t, w.store.tries)
+		for name, w := range map[string]func(t *testing.T) *world{
+			"without a state": func(t *testing.T) *world { t.Helper(); return newWorld(t) },
+			"with a state":    func(t *testing.T) *world { t.Helper(); return worldAt(t, stamped(1)) },
+		} {
+			t.Run(signalName(sig)+" "+name, func(t *testing.T) {
+				lives(t, func(t *testing.T) {
+					w := w(t)
+					w.signals <- syscall.SIGHUP
+					w.signals <- sig
+					require.NoError(t, w.run())
+					assert.Empty(t, w.store.story)
+					assert.Zero(t, w.store.checkpoints)
+				})
 			})
-		})
+		}
 	}
+}
+
+func TestStopDuringTheFirstWriteStartsNothing(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.store.failStamp = func(int) error { w.signals <- syscall.SIGTERM; return nil }
+		require.NoError(t, w.run())
+		assert.Equal(t, []string{"v0 stop 20"}, w.store.story)
+	})
 }
 
 func TestSignalsBeforeTheFirstStartReachTheNodeOnce(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.plan.Versions = w.plan.Versions[:1]
-		w.acts = []act{{v0, func(p *fakeProcess) {
-			p.gets(syscall.SIGHUP)
-			p.gets(syscall.SIGUSR1)
+		w := oneVersion(t, act{v0, func(p *fakeProcess) {
+			for _, sig := range []syscall.Signal{syscall.SIGWINCH, syscall.SIGHUP, syscall.SIGUSR1} {
+				p.gets(sig)
+			}
 			time.Sleep(time.Minute)
 			assert.Empty(t, p.signals)
 			p.at(20)
 			p.exits(0)
-		}}, {v0, refusesStop(20, 20)}}
+		}}, act{askV0, answers(20)})
+		w.options.Held = []syscall.Signal{syscall.SIGWINCH}
 		for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGHUP} {
 			w.signals <- sig
 		}
@@ -125,175 +134,420 @@ func TestSignalsBeforeTheFirstStartReachTheNodeOnce(t *testing.T) {
 	})
 }
 
-func TestNoCheckpointFileBeginsAtVersionZeroAndWarnsOfMigrations(t *testing.T) {
+func TestWithoutACheckpointFileTheStampIsTheRecord(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.store = nil
-		w.acts = []act{{v0, exits(7)}}
-		w.fails(7)
-		assert.Contains(t, w.events(), "migrations are not recorded")
+		w := newWorld(t, act{v0, reaches(20)}, act{askV0, answers(20)}, act{m1, exits(0)}, act{askV1, answers(20)}, act{v1First, stoppedAt(25)})
+		w.store.noCheckpoint = true
+		require.NoError(t, w.run())
+		assert.Nil(t, w.store.checkpoint)
+		again := w.again(act{askV1, answers(25)}, act{v1Later, stoppedAt(30)})
+		require.NoError(t, again.run(), "the migration is not run a second time")
 	})
 }
 
-func TestUnreadableCheckpointStartsNothing(t *testing.T) {
+func TestWithoutACheckpointFileAStateThatNobodyStampedIsNotTouched(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.store.err = errors.New("the file is torn")
+		w.store.noCheckpoint, w.store.state = true, checkpoint.StatePresent
+		f := w.failsBecause(OwnerUnknown, Remedy{Version: 0}, Remedy{Version: 1, Migrated: true}, Remedy{Version: 2})
+		assert.Contains(t, f.Remedies[0].Command(), "--no-checkpoint-file")
+		assert.Empty(t, w.store.story)
+	})
+}
+
+func TestStampIsInTheCheckpointWhereNoConfigSaysWhereTheStateIs(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		// Without a checkpoint it is a new chain, as for sov-rollup-manager; it cannot be seen whether that is so, so it is asked.
+		w := newWorld(t, act{askV0, answers(0)}, act{v0, reaches(20)}, act{askV0, answers(20)}, act{m1, exits(0)}, act{askV1, answers(20)}, act{v1First, stoppedAt(25)})
+		w.store.storage = ""
+		require.NoError(t, w.run())
+		assert.Nil(t, w.store.stamp)
+		assert.False(t, w.store.checkpoint.Stamped)
+		assert.Equal(t, checkpoint.MigrationCompleted, w.store.checkpoint.Stamp.Migration)
+		again := w.again(act{askV1, answers(25)}, act{v1Later, stoppedAt(30)})
+		require.NoError(t, again.run())
+	})
+}
+
+func TestStampedCheckpointWhoseConfigsDoNotNameTheDirectoryAnyMoreIsRefused(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(1))
+		w.store.storage, w.store.stamp = "", nil
+		w.failsBecause(StorageUnknown)
+		assert.Zero(t, w.store.checkpoints)
+	})
+}
+
+func TestUnreadableRecordStartsNothing(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(1))
+		w.store.loadError = &checkpoint.UnreadableError{Path: "/data/state/rollup-version.json", Stamp: true, Err: errors.New("the file is torn")}
 		f := w.fails(CodeCheckpointUnreadable)
-		assert.Contains(t, f.Error(), "the file is torn")
-		assert.Contains(t, f.Next, "entrypoint checkpoint set --version N")
-		assert.Zero(t, w.store.tries)
+		require.ErrorIs(t, f, w.store.loadError)
+		var versions []int
+		for _, r := range f.Remedies {
+			versions = append(versions, r.Version)
+			assert.Equal(t, w.plan.Versions[r.Version].Migration != "", r.Migrated)
+		}
+		assert.Equal(t, []int{0, 1, 2}, versions, "the repair for each version, never a guess")
+		assert.Zero(t, w.store.stamps)
+		assert.Zero(t, w.store.checkpoints)
+	})
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.store.loadError = &checkpoint.UnreadableError{Path: "/data/checkpoint.json", Err: checkpoint.ErrNoFile}
+		assert.Empty(t, w.fails(CodeCheckpointUnreadable).Remedies, "a directory that Docker made is no checkpoint of anybody")
 	})
 }
 
 func TestRefusalsStartAndWriteNothing(t *testing.T) {
 	tests := map[string]struct {
-		prepare func(w *world)
-		says    string
+		prepare  func(w *world)
+		cause    Cause
+		remedies []Remedy
 	}{
 		"file of a version still to run": {
-			func(w *world) { w.files.problems = map[int]Problems{2: {"version 2: rollup_binary: no such file"}} },
-			"version 2: rollup_binary: no such file",
-		},
-		"binary unreadable": {
-			func(w *world) {
-				w.files.digest = func(string) (string, error) { return "", errors.New("permission denied") }
-			},
-			"permission denied",
+			func(w *world) { w.files.problems = map[int]Problems{2: {"version 2: rollup_binary: no such file"}} }, FilesInvalid, nil,
 		},
 		"checkpoint beyond the plan": {
-			func(w *world) { w.store.have = &Checkpoint{VersionIndex: 3, BinaryPath: "/v3"} },
-			"versions 0 to 2",
+			func(w *world) {
+				w.store.stamp, w.store.checkpoint = nil, &checkpoint.Checkpoint{VersionIndex: 3, BinaryPath: "/v3"}
+			}, VersionUnknown, nil,
 		},
-		"another binary": {
-			func(w *world) { w.store.have = &Checkpoint{VersionIndex: 2, BinaryPath: "/v1", Phase: PhaseRunning} },
-			"that binary is now version 1",
+		"binary of another version": {
+			func(w *world) {
+				w.store.stamp, w.store.checkpoint = nil, &checkpoint.Checkpoint{VersionIndex: 2, BinaryPath: "/v1", Phase: checkpoint.PhaseRunning}
+			}, OwnerUnknown, nil,
 		},
-		"empty state": {
-			func(w *world) { w.store.have, w.files.empty = record(2, PhaseRunning, true), true },
-			"delete the checkpoint too",
+		"plan that lost its first entry": {
+			func(w *world) {
+				w.plan.Versions = w.plan.Versions[1:]
+				w.plan.Versions[0].Start, w.plan.Versions[0].Migration = 0, ""
+			}, VersionUnknown, nil,
+		},
+		"state gone": {
+			func(w *world) { w.store.state = checkpoint.StateNone }, StateGone, []Remedy{{Version: 0, Force: true}},
+		},
+		"another state": {
+			func(w *world) { w.store.stamp = nil }, OtherState, []Remedy{{Version: 0}, {Version: 1, Migrated: true}, {Version: 2}},
+		},
+		"checkpoint of a program that does not know the stamp": {
+			func(w *world) { w.store.checkpoint = older(2, checkpoint.PhaseRunning, true) },
+			OtherProgram,
+			[]Remedy{{Version: 2, Force: true}, {Version: 1, Migrated: true, Force: true}},
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			lives(t, func(t *testing.T) {
-				w := newWorld(t)
+				w := worldAt(t, stamped(1))
 				test.prepare(w)
-				assert.Contains(t, w.fails(CodeMismatch).Error(), test.says)
-				assert.Zero(t, w.store.tries)
+				w.failsBecause(test.cause, test.remedies...)
+				assert.Zero(t, w.store.stamps)
+				assert.Zero(t, w.store.checkpoints)
+				assert.Empty(t, w.store.kept)
 			})
 		})
 	}
 }
 
+func TestRefusalsOfTheStampStartNothing(t *testing.T) {
+	halting := func(w *world) { w.plan.Versions[1].OnInterrupted = Halt }
+	unmigrated := func(w *world) { w.plan.Versions[1].Migration = "" }
+	for _, test := range []struct {
+		name     string
+		stamp    *checkpoint.Stamp
+		prepare  func(w *world)
+		cause    Cause
+		remedies []Remedy
+	}{
+		{"interrupted migration that must not be run again", stamped(1, begun), halting, MigrationInterrupted, []Remedy{{Version: 1, Migrated: true, Force: true}}},
+		{"interrupted migration that vanished from the plan", stamped(1, begun), unmigrated, MigrationVanished, nil},
+		{"migration that was put into the plan afterwards", stamped(1, ""), func(*world) {}, MigrationSkipped, []Remedy{{Version: 1, Migrated: true, Force: true}, {Version: 0, Force: true}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := worldAt(t, test.stamp)
+				test.prepare(w)
+				w.failsBecause(test.cause, test.remedies...)
+				assert.Empty(t, w.store.wrote())
+				assert.True(t, sameButTime(*test.stamp, *w.store.stamp))
+			})
+		})
+	}
+}
+
+func TestDeletedCheckpointChangesNothing(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(1), act{askV1, answers(35)}, act{v1Later, stoppedAt(36)})
+		w.store.checkpoint = nil
+		require.NoError(t, w.run())
+		assert.Equal(t, 1, w.store.checkpoint.VersionIndex)
+		assert.True(t, w.store.checkpoint.MigrationCompleted)
+	})
+}
+
+// A snapshot of v0's state is restored under a checkpoint of v1, which is left where it was.
+func TestRestoredSnapshotOfAnOlderVersionGoesOnByItself(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(
+			t, stamped(0),
+			act{askV0, answers(12)}, act{v0, reaches(13, 20)}, act{askV0, answers(20)}, act{m1, exits(0)}, act{askV1, answers(20)}, act{v1First, stoppedAt(21)},
+		)
+		w.store.checkpoint = following(stamped(1))
+		w.store.checkpoint.History = []checkpoint.Entry{{VersionIndex: 0}, {VersionIndex: 1, Migration: &checkpoint.MigrationRecord{Runs: 1}}}
+		require.NoError(t, w.run())
+		assert.Equal(t, 1, w.count("checkpoint corrected"))
+		require.Len(t, w.store.kept, 1, "the old file is kept")
+		assert.Equal(t, 1, w.store.kept[0].VersionIndex)
+		assert.Equal(t, 1, w.store.checkpoint.History[1].Migration.Runs, "the migration of the state that is gone does not count")
+		assert.False(t, w.store.checkpoint.History[0].CompletedAt.IsZero())
+	})
+}
+
+func TestCheckpointThatCannotBeKeptIsNotCorrected(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(0))
+		w.store.checkpoint, w.store.keepError = following(stamped(2)), errFull
+		w.fails(CodeCheckpointNotWritable)
+		assert.Zero(t, w.store.checkpoints)
+		assert.Empty(t, w.store.story)
+	})
+}
+
+func TestInterruptedCheckpointFollowsWithoutAWarning(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(2), act{askV2, answers(40)}, act{v2First, stoppedAt(41)})
+		w.store.checkpoint = following(stamped(1))
+		require.NoError(t, w.run())
+		assert.Equal(t, 1, w.count("checkpoint was interrupted"))
+		assert.Empty(t, w.store.kept)
+		assert.EqualValues(t, 40, w.store.checkpoint.History[0].StopHeight)
+	})
+}
+
+func TestStateIsStampedByACheckpointWithTwoKeys(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{askV2, answers(50)}, act{v2Later, stoppedAt(51)})
+		w.store.state, w.store.checkpoint = checkpoint.StatePresent, reference(2)
+		require.NoError(t, w.run())
+		assert.Equal(t, "v2 stop 0", w.store.story[0], "before its node is asked")
+		assert.Equal(t, 1, w.count("state stamped"))
+		assert.Len(t, w.store.kept, 1)
+	})
+}
+
+func TestVersionThatFailedBeforeItsGenesisIsRunAgainUnasked(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, func(p *fakeProcess) {
+			p.noGenesis = true
+			p.exits(3)
+		}})
+		w.fails(3)
+		again := w.again(act{v0, stoppedAt(1)})
+		require.NoError(t, again.run())
+	})
+}
+
 func TestProblemsOfCompletedVersionsOnlyWarn(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.store.have = record(2, PhaseRunning, true)
+		w := worldAt(t, stamped(2), act{askV2, answers(50)}, act{v2Later, exits(3)})
 		w.files.problems = map[int]Problems{0: {"version 0: gone"}}
-		w.acts = []act{{v2Later, exits(3)}}
 		w.fails(3)
-		assert.Contains(t, w.events(), "version 0: gone")
+		assert.Equal(t, 1, w.count("a version that is complete has a problem"))
 	})
 }
 
-func TestEmptyStateIsFineForTheFirstVersion(t *testing.T) {
+func TestPatchReleaseIsRunLoudly(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v0, exits(3)})
-		w.store.have = record(0, PhaseRunning, true)
-		w.files.empty = true
+		s := changed(stamped(2), func(s *checkpoint.Stamp) { s.BinarySHA256 = "older" })
+		w := worldAt(t, s, act{askV2, answers(50)}, act{v2Later, exits(3)})
 		w.fails(3)
+		assert.Equal(t, "sha of /v2", w.store.stamp.BinarySHA256)
+		assert.Equal(t, 1, w.count("binary changed"))
 	})
 }
 
-func TestMovedBinaryIsAcceptedAndRecorded(t *testing.T) {
+// A layout that was mixed up would start the node of one version on the state of another.
+func TestBinaryOfAnotherVersionInItsPlaceIsNotStarted(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v2Later, exits(3)})
-		w.store.have = record(2, PhaseRunning, true)
-		w.store.have.BinaryPath, w.store.have.BinarySHA256 = "/old/v2", "sha of /v2"
-		w.fails(3)
-		assert.Equal(t, "/v2", w.store.have.BinaryPath)
-		assert.Contains(t, w.events(), "binary moved")
+		w := worldAt(t, stamped(1))
+		w.files.digest = func(binary string) (string, error) {
+			return map[string]string{"/v0": "sha of /v0", "/v1": "sha of /v2", "/v2": "sha of /v1"}[binary], nil
+		}
+		w.failsBecause(BinaryMisplaced, Remedy{Version: 1, Migrated: true})
+		assert.Empty(t, w.store.wrote())
+		assert.Equal(t, "sha of /v1", w.store.stamp.BinarySHA256)
 	})
 }
 
-func TestBinaryReplacedInPlaceIsRunLoudly(t *testing.T) {
+func TestBinaryThatCannotBeReadIsNotStarted(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v2Later, exits(3)})
-		w.store.have = record(2, PhaseRunning, true)
-		w.store.have.BinarySHA256 = "older"
-		w.fails(3)
-		assert.Equal(t, "sha of /v2", w.store.have.BinarySHA256)
-		assert.Contains(t, w.events(), "binary changed")
+		w := worldAt(t, stamped(1))
+		w.files.digest = func(string) (string, error) { return "", errors.New("permission denied") }
+		f := w.failsBecause(FilesInvalid)
+		require.ErrorContains(t, f, "permission denied")
+	})
+}
+
+// A version that was redeployed with another file starts with it; within one run it stays the file that was started first.
+func TestBinaryThatIsReplacedDuringARunIsNotStarted(t *testing.T) {
+	replaced := func(w *world) func(*fakeProcess) {
+		return func(p *fakeProcess) {
+			p.at(50)
+			w.files.mu.Lock()
+			w.files.digest = func(string) (string, error) { return "of another file", nil }
+			w.files.mu.Unlock()
+			p.exits(0) // as a replica that becomes leader does
+		}
+	}
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(2), act{askV2, answers(49)})
+		w.acts = append(w.acts, act{v2Later, replaced(w)})
+		f := w.fails(CodeEarlyExit)
+		assert.Contains(t, f.What, "of another file")
+		assert.Equal(t, "sha of /v2", w.store.stamp.BinarySHA256, "the record names the file that made the blocks")
+		assert.Equal(t, "sha of /v2", w.store.checkpoint.BinarySHA256)
+	})
+	t.Run("between the question and the start", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := worldAt(t, stamped(2))
+			w.acts = []act{{askV2, func(p *fakeProcess) {
+				w.files.mu.Lock()
+				w.files.digest = func(string) (string, error) { return "of another file", nil }
+				w.files.mu.Unlock()
+				answers(49)(p)
+			}}}
+			w.fails(CodeEarlyExit)
+		})
 	})
 }
 
 // The writes before a start fail once, each in a life of its own: then nothing may be started any more, and the next life
 // must come to the same end.
 func TestFailedWriteStartsNothingAndLosesNothing(t *testing.T) {
-	life := func(w *world) []act {
-		return []act{
-			{v0, reaches(1, 20)},
-			{v0, refusesStop(20, 20)},
-			{m1, exits(0)},
-			{v1First, reaches(21, 40)},
-			{v2First, then(w, syscall.SIGTERM, runsUntilStopped(41))},
-		}
+	life := []act{
+		{v0, reaches(1, 20)},
+		{askV0, answers(20)},
+		{m1, exits(0)},
+		{askV1, answers(20)},
+		{v1First, reaches(21, 40)},
+		{askV1, answers(40)},
+		{v2First, stoppedAt(41)},
 	}
-	full := errors.New("no space left on device")
-	// Which processes have run when the n-th write fails, and which a second life starts.
-	tests := map[string]struct {
-		fails  int
-		before int
-		second func(w *world) []act
+	for _, test := range []struct {
+		name string
+		// fails is the write of a stamp that fails, before how many processes have run by then.
+		fails, before int
+		second        []act
 	}{
-		"first of all":     {0, 0, func(w *world) []act { return life(w) }},
-		"hand-over to v1":  {2, 2, func(w *world) []act { return append([]act{{v0, refusesStop(20, 20)}}, life(w)[2:]...) }},
-		"migration begins": {3, 2, func(w *world) []act { return life(w)[2:] }},
-		"hand-over to v2":  {6, 4, func(w *world) []act { return append([]act{{v1Later, refusesStop(40, 40)}}, life(w)[4:]...) }},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
+		{"first of all", 0, 0, life},
+		{"first start", 1, 0, life},
+		{"migration begins", 2, 2, life[1:]},
+		{"hand-over without a migration", 4, 6, life[5:]},
+	} {
+		t.Run(test.name, func(t *testing.T) {
 			lives(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.acts = life(w)[:test.before]
-				w.store.fail = func(n int) error {
-					if n == test.fails {
-						return full
-					}
-					return nil
-				}
+				w := newWorld(t, life[:test.before]...)
+				w.store.failStamp = failing(test.fails)
 				f := w.fails(CodeCheckpointNotWritable)
-				require.ErrorIs(t, f, full)
-
-				again := newWorld(t)
-				again.store.have = w.store.have
-				again.acts = test.second(again)
+				require.ErrorIs(t, f, errFull)
+				again := w.again(test.second...)
 				require.NoError(t, again.run())
-				assert.Equal(t, 2, again.store.have.VersionIndex)
+				assert.Equal(t, 2, again.store.stamp.VersionIndex)
 			})
 		})
 	}
 }
 
-func TestFailedNoteThatTheNodeStartedIsTriedAgainAndStopsNothing(t *testing.T) {
+func TestCheckpointThatCannotBeWrittenStopsNothing(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := newWorld(t, act{v0, reaches(1, 20)}, act{askV0, answers(20)}, act{v1First, reaches(21, 40)}, act{askV1, answers(40)}).withPlan(twoVersions())
+		w.store.failCheckpoint = failing(1, 1000)
+		require.NoError(t, w.run())
+		assert.Equal(t, 1, w.store.stamp.VersionIndex)
+		assert.Equal(t, 0, w.store.checkpoint.VersionIndex)
+		assert.NotZero(t, w.count("checkpoint not written"))
+		again := w.again(act{askV1, answers(40)})
+		require.NoError(t, again.run(), "it is followed by the next start")
+	})
+}
+
+func TestCheckpointThatCannotBeWrittenAtAllStartsNothing(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.plan.Versions = w.plan.Versions[:1]
-		w.acts = []act{{v0, func(p *fakeProcess) {
-			p.at(5)
-			time.Sleep(2 * silence)
-			p.at(20)
-			p.exits(0)
-		}}, {v0, refusesStop(20, 20)}}
-		w.store.fail = func(n int) error {
-			if n == 1 {
-				return errors.New("no space left on device")
-			}
-			return nil
-		}
-		require.NoError(t, w.run())
-		assert.Equal(t, []string{"v0 running", "v0 running started", "v0 finished started"}, w.store.story())
-		assert.Contains(t, w.events(), "checkpoint not written")
+		w.store.failCheckpoint = failing(0)
+		w.fails(CodeCheckpointNotWritable)
 	})
+}
+
+func TestFailureHasTheVersionAndTheHeights(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(1), act{askV1, answers(31)}, act{v1Later, reachesAndExits(101, 33)})
+		f := w.fails(101)
+		require.NotNil(t, f.Version)
+		require.NotNil(t, f.Height)
+		assert.Equal(t, []uint64{1, 21, 40, 33}, []uint64{uint64(*f.Version), f.Start, f.Stop, *f.Height}, "version, start, stop and height")
+	})
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(1), act{askV1, answers(50)})
+		f := w.failsBecause(Overrun)
+		assert.EqualValues(t, 50, *f.Height, "the height that the node gave as its answer")
+	})
+	lives(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.store.state, w.store.checkpoint = checkpoint.StatePresent, &checkpoint.Checkpoint{VersionIndex: 7, BinaryPath: "/v7"}
+		f := w.failsBecause(VersionUnknown)
+		assert.Nil(t, f.Version, "the plan has no such version")
+		assert.Nil(t, f.Height)
+	})
+}
+
+func TestAskGivesTheHeightAndTheNextStepAndDoesNothing(t *testing.T) {
+	report := func(w *world) (Report, error) {
+		r, err := Ask(w.prepared())
+		w.over()
+		return r, err
+	}
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(1), act{askV1, answers(20)})
+		got, err := report(w)
+		require.NoError(t, err)
+		assert.Equal(t, Report{*w.store.stamp, Durable{Asked, 20}, Step{Action: RunVersion, Version: 1, Start: 21}}, got)
+	})
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(0), act{askV0, answers(20)})
+		got, err := report(w)
+		require.NoError(t, err)
+		assert.Equal(t, Step{Action: EnterVersion, Version: 1}, got.Step)
+		assert.Equal(t, 0, w.store.stamp.VersionIndex)
+	})
+	lives(t, func(t *testing.T) {
+		got, err := report(newWorld(t))
+		require.NoError(t, err)
+		assert.Equal(t, Durable{Knowledge: NoState}, got.Durable)
+		assert.Equal(t, Step{Action: RunVersion}, got.Step)
+	})
+	lives(t, func(t *testing.T) {
+		_, err := report(worldAt(t, stamped(1), act{askV1, answers(41)}))
+		var f *Failure
+		require.ErrorAs(t, err, &f)
+		assert.Equal(t, Overrun, f.Cause)
+	})
+	lives(t, func(t *testing.T) {
+		got, err := report(worldAt(t, stamped(1, begun)))
+		require.NoError(t, err, "a state in the middle of a migration is not asked")
+		assert.Equal(t, Step{Action: MigrateAgain, Version: 1}, got.Step)
+	})
+}
+
+func TestExitCodesOfTheNodeAreNotTakenForOurs(t *testing.T) {
+	for _, code := range []int{CodeEarlyExit, CodeMismatch} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := worldAt(t, stamped(1), act{askV1, answers(25)}, act{v1Later, reachesAndExits(code, 26)})
+				assert.Empty(t, w.fails(code).Cause)
+			})
+		})
+	}
 }

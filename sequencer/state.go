@@ -6,18 +6,29 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-// These phases are those of a State alone: a checkpoint is never in one of them.
+// Phase is what a run does at one moment.
+type Phase string
+
+// The phases of a run, in the order of a version's life.
 const (
-	// PhasePreparing: plan, files and checkpoint are being checked; nothing was started.
+	// PhasePreparing: plan, files and record are being checked; nothing was started.
 	PhasePreparing Phase = "preparing"
-	// PhaseStarting: the node was started and has not told a height yet.
+	// PhaseAsking: the node was started with an impossible start height, to give the height of its state.
+	PhaseAsking Phase = "asking"
+	// PhaseMigrating: a migration runs.
+	PhaseMigrating Phase = "migrating"
+	// PhaseStarting: the node was started and has not reported a height yet.
 	PhaseStarting Phase = "starting"
-	// PhaseVerifying: the node was started once more, to prove that its stop height is reached, and has not told a height.
-	PhaseVerifying Phase = "verifying"
+	// PhaseRunning: the node has reported a height.
+	PhaseRunning Phase = "running"
 	// PhaseHandingOver: one process has ended and what follows was not started yet.
 	PhaseHandingOver Phase = "handing_over"
+	// PhaseFinished: the last version is complete.
+	PhaseFinished Phase = "finished"
 	// PhaseFailed: the run has failed and is about to end.
 	PhaseFailed Phase = "failed"
 )
@@ -25,9 +36,16 @@ const (
 // Phases lists every phase of a State, in the order of a version's life.
 func Phases() []Phase {
 	return []Phase{
-		PhasePreparing, PhaseMigrating, PhaseStarting, PhaseRunning, PhaseVerifying, PhaseFinishingPrevious,
-		PhaseHandingOver, PhaseFinished, PhaseFailed,
+		PhasePreparing, PhaseAsking, PhaseMigrating, PhaseStarting, PhaseRunning, PhaseHandingOver, PhaseFinished, PhaseFailed,
 	}
+}
+
+// Reading is one height that a node reported.
+type Reading struct {
+	// Height is in blocks, soft-confirmed: it runs ahead of the durable height.
+	Height uint64
+	// At is when it was read.
+	At time.Time
 }
 
 // State is what there is to know about a run at one moment. A State that was handed out is never changed: every change
@@ -38,8 +56,9 @@ type State struct {
 	Since time.Time
 	// Stopping: a stop signal was received.
 	Stopping bool
-	// Record is the checkpoint, as far as it is durable.
-	Record Checkpoint
+	// Record is the checkpoint, which is durable a moment later; Stamp is the stamp, which is durable.
+	Record checkpoint.Checkpoint
+	Stamp  checkpoint.Stamp
 	// Process is the node or migration that runs now; its Pid is 0 where there is none.
 	Process ProcessState
 	// Height is the newest reading of the node that runs now, nil before the first; RoseAt is when a height was first read
@@ -61,7 +80,11 @@ type State struct {
 	// HandOvers are the transitions, oldest first.
 	HandOvers []HandOver
 	Writes    WriteCount
-	// Queries counts the questions for the height, QueryFailures those without a useful answer.
+	// Questions are those that were put to nodes.
+	Questions QuestionCount
+	// CannotBeAsked: the node of this version gives no answer, so that a person has to say that it is complete.
+	CannotBeAsked bool
+	// Queries counts the readings of the height over HTTP, QueryFailures those without a useful answer.
 	Queries, QueryFailures uint64
 	// Preflight is what was found the last time, by version, and under WholePlan what concerns all of them.
 	Preflight map[int]Preflight
@@ -74,15 +97,17 @@ type State struct {
 // ProcessState is the process that works on the state.
 type ProcessState struct {
 	Pid int
-	// Version is the index of the version to which it belongs: below that of the record while the version before runs on.
+	// Version is the index of the version to which it belongs.
 	Version   int
 	Migration bool
+	// Asked: the node was started to give its height, and not to run.
+	Asked     bool
 	StartedAt time.Time
-	// Stranger: somebody else answered on the node's port before it was started, and is not believed.
+	// Stranger: another process answered on the node's port before it was started, and is not believed.
 	Stranger bool
 }
 
-// ExitCount is a kind of exit.
+// ExitCount is a kind of exit. Nodes that were only asked are not counted.
 type ExitCount struct {
 	Migration bool
 	// Code is as a shell has it: 128+n for a process that was killed by signal n.
@@ -102,10 +127,18 @@ type MigrationRun struct {
 // follows, which is a migration or the node.
 type HandOver struct {
 	Version int
-	Took    time.Duration
+	// Took is all of it, Asked the part in which the node of the version before was asked for its height.
+	Took, Asked time.Duration
 }
 
-// WriteCount counts the writes of the checkpoint.
+// QuestionCount counts the questions that were put to nodes.
+type QuestionCount struct {
+	// Asked are all of them, Answered those that were answered; Took is the time of all of them, from start to end.
+	Asked, Answered uint64
+	Took            time.Duration
+}
+
+// WriteCount counts the writes of stamp and checkpoint.
 type WriteCount struct {
 	// Done and Took are of those that became durable.
 	Done   uint64
@@ -159,7 +192,10 @@ func (p *pace) add(r Reading) float64 {
 }
 
 // publish hands out the state as it is now.
-func (s *sequence) publish() { s.Observe(s.state) }
+func (s *sequence) publish() {
+	s.state.Writes = s.follower.counted()
+	s.Observe(s.state)
+}
 
 // enter begins a phase.
 func (s *sequence) enter(phase Phase) {
@@ -172,13 +208,14 @@ func (s *sequence) began(p ProcessState, phase Phase) {
 	p.StartedAt = time.Now()
 	s.state.Process, s.state.Height, s.state.Rate, s.state.RoseAt = p, nil, 0, time.Time{}
 	if !s.left.IsZero() {
-		over := HandOver{Version: s.record.VersionIndex, Took: time.Since(s.left)}
+		over := HandOver{Version: p.Version, Took: time.Since(s.left), Asked: s.askedFor}
 		s.state.HandOvers = append(slices.Clone(s.state.HandOvers), over)
 		s.left = time.Time{}
 	}
-	if p.Migration {
+	switch {
+	case p.Migration:
 		s.state.Migrations = append(slices.Clone(s.state.Migrations), MigrationRun{Version: p.Version, StartedAt: p.StartedAt})
-	} else {
+	case !p.Asked:
 		s.state.Starts = counted(s.state.Starts, p.Version)
 	}
 	s.enter(phase)
@@ -187,8 +224,10 @@ func (s *sequence) began(p ProcessState, phase Phase) {
 // exited notes the end of the process.
 func (s *sequence) exited(exit Exit) {
 	p := s.state.Process
-	s.exitedAt = time.Now()
-	s.state.Exits = counted(s.state.Exits, ExitCount{p.Migration, exit.Status()})
+	if !p.Asked {
+		s.exitedAt, s.askedFor = time.Now(), 0 // a question belongs to what follows an exit
+		s.state.Exits = counted(s.state.Exits, ExitCount{p.Migration, exit.Status()})
+	}
 	if p.Migration {
 		runs := slices.Clone(s.state.Migrations)
 		last := &runs[len(runs)-1]
@@ -199,14 +238,13 @@ func (s *sequence) exited(exit Exit) {
 	s.enter(PhaseHandingOver)
 }
 
-// wrote notes a write of the checkpoint.
-func (s *sequence) wrote(began time.Time, err error) {
-	if err != nil {
-		s.state.Writes.Failed++
-	} else {
-		s.state.Writes.Done++
-		s.state.Writes.Took += time.Since(began)
-		s.state.Record = s.record.clone()
+// asked notes a question.
+func (s *sequence) asked(took time.Duration, known bool) {
+	s.state.Questions.Asked++
+	s.state.Questions.Took += took
+	s.askedFor += took
+	if known {
+		s.state.Questions.Answered++
 	}
 	s.publish()
 }

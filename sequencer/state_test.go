@@ -1,10 +1,9 @@
 package sequencer
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // observer keeps every state that it was handed, and a copy of it as it was then.
@@ -41,46 +42,40 @@ func (o *observer) phases() []Phase {
 
 func (o *observer) last() State { return o.states[len(o.states)-1] }
 
-// watched is a world whose states are kept.
-func watched(t *testing.T, acts ...act) (*world, *observer) {
-	w, o := newWorld(t, acts...), &observer{}
+// watched has the states of a world kept.
+func watched(w *world) (*world, *observer) {
+	o := &observer{}
 	w.options.Observe = o.observe
 	return w, o
 }
 
-// stoppedAt has the entrypoint asked to stop at the height.
-func stoppedAt(height uint64) func(*fakeProcess) {
-	return func(p *fakeProcess) {
-		p.at(height)
-		p.w.signals <- syscall.SIGTERM
-		p.gets(syscall.SIGTERM)
-		p.exits(0)
-	}
-}
-
-func TestStateTellsTheWholeLife(t *testing.T) {
+func TestStateShowsTheWholeLife(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w, o := watched(
-			t, act{v0, reaches(10, 20)}, act{v0, refusesStop(20, 20)}, act{m1, func(p *fakeProcess) { time.Sleep(time.Minute); p.exits(0) }},
-			act{v1First, reaches(30, 40)}, act{v2First, runsUntilStopped(50)},
-		)
-		w.acts[4].does = stoppedAt(50)
+		slowly := func(height uint64) func(*fakeProcess) {
+			return func(p *fakeProcess) { time.Sleep(77 * time.Millisecond); answers(height)(p) }
+		}
+		w, o := watched(newWorld(
+			t, act{v0, reaches(10, 20)}, act{askV0, slowly(20)}, act{m1, func(p *fakeProcess) { time.Sleep(time.Minute); p.exits(0) }},
+			act{askV1, slowly(20)}, act{v1First, reaches(30, 40)}, act{askV1, slowly(40)}, act{v2First, stoppedAt(50)},
+		))
 		require.NoError(t, w.run())
 		assert.Equal(t, []Phase{
-			PhasePreparing, PhaseStarting, PhaseRunning, PhaseHandingOver, PhaseVerifying, PhaseHandingOver, PhaseMigrating,
-			PhaseHandingOver, PhaseStarting, PhaseRunning, PhaseHandingOver, PhaseStarting, PhaseRunning, PhaseHandingOver,
+			PhasePreparing, PhaseStarting, PhaseRunning, PhaseHandingOver, PhaseAsking, PhaseHandingOver, PhaseMigrating, PhaseHandingOver,
+			PhaseAsking, PhaseHandingOver, PhaseStarting, PhaseRunning, PhaseHandingOver, PhaseAsking, PhaseHandingOver,
+			PhaseStarting, PhaseRunning, PhaseHandingOver,
 		}, o.phases())
 		end := o.last()
 		assert.True(t, end.Stopping)
 		assert.Equal(t, 2, end.Record.VersionIndex)
-		assert.Equal(t, map[int]uint64{0: 2, 1: 1, 2: 1}, end.Starts)
-		assert.Equal(t, map[ExitCount]uint64{{Code: 0}: 3, {Code: 101}: 1, {Migration: true}: 1}, end.Exits)
+		assert.Equal(t, *w.store.stamp, end.Stamp)
+		assert.Equal(t, map[int]uint64{0: 1, 1: 1, 2: 1}, end.Starts, "a question is no start")
+		assert.Equal(t, map[ExitCount]uint64{{Code: 0}: 3, {Migration: true}: 1}, end.Exits, "and its end no exit")
+		assert.Equal(t, QuestionCount{Asked: 3, Answered: 3, Took: 3 * 77 * time.Millisecond}, end.Questions)
 		assert.Equal(t, map[syscall.Signal]uint64{syscall.SIGTERM: 1}, end.Signals)
 		require.Len(t, end.Migrations, 1)
 		assert.Equal(t, time.Minute, end.Migrations[0].Took)
-		require.Len(t, end.HandOvers, 2)
-		assert.Equal(t, []int{1, 2}, []int{end.HandOvers[0].Version, end.HandOvers[1].Version})
-		assert.EqualValues(t, len(w.store.saved), end.Writes.Done)
+		assert.Equal(t, []HandOver{{1, 77 * time.Millisecond, 77 * time.Millisecond}, {2, 77 * time.Millisecond, 77 * time.Millisecond}}, end.HandOvers)
+		assert.EqualValues(t, len(w.store.story)-1+w.store.checkpoints, end.Writes.Done, "all but the sync of the state")
 		assert.Zero(t, end.Writes.Failed)
 		assert.Nil(t, end.Failure)
 		for i, s := range o.states {
@@ -89,15 +84,25 @@ func TestStateTellsTheWholeLife(t *testing.T) {
 	})
 }
 
+func TestStateShowsThatANodeIsAsked(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w, o := watched(worldAt(t, stamped(1), act{askV1, exits(101)}))
+		w.fails(101)
+		assert.True(t, slices.ContainsFunc(o.states, func(s State) bool {
+			return s.Phase == PhaseAsking && s.Process.Asked && s.Process.Pid != 0 && s.Process.Version == 1
+		}))
+		assert.Equal(t, QuestionCount{Asked: 1}, o.last().Questions)
+		assert.Empty(t, o.last().Exits)
+	})
+}
+
 func TestStateHasTheHeightOfTheNodeThatRuns(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w, o := watched(t, act{v0, reaches(10, 20)}, act{v0, refusesStop(20, 20)})
-		w.plan.Versions = w.plan.Versions[:1]
+		w, o := watched(oneVersion(t, act{v0, reaches(10, 20)}, act{askV0, answers(20)}))
 		require.NoError(t, w.run())
 		var seen []uint64
 		for _, s := range o.states {
 			if s.Height == nil {
-				assert.Contains(t, []Phase{PhasePreparing, PhaseStarting, PhaseVerifying, PhaseHandingOver, PhaseFinished}, s.Phase)
 				continue
 			}
 			if len(seen) == 0 || seen[len(seen)-1] != s.Height.Height {
@@ -107,79 +112,48 @@ func TestStateHasTheHeightOfTheNodeThatRuns(t *testing.T) {
 		}
 		assert.Equal(t, []uint64{10, 20}, seen)
 		assert.Equal(t, PhaseFinished, o.last().Phase)
-		assert.Equal(t, PhaseFinished, o.last().Record.Phase)
+		assert.Equal(t, checkpoint.PhaseFinished, o.last().Record.Phase)
+		assert.Equal(t, new(uint64(20)), o.last().Record.Height)
 	})
 }
 
 func TestStateCountsQueriesInVain(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w, o := watched(t, act{v0, func(p *fakeProcess) {
+		w, o := watched(newWorld(t, act{v0, func(p *fakeProcess) {
 			time.Sleep(pollDefault*5 + pollDefault/2)
 			p.at(7)
 			p.exits(3)
-		}})
+		}}))
 		w.fails(3)
 		assert.EqualValues(t, 6, o.last().QueryFailures)
 		assert.Greater(t, o.last().Queries, o.last().QueryFailures)
 	})
 }
 
-func TestStateTellsWhyTheRunFailed(t *testing.T) {
+func TestStateShowsWhyTheRunFailed(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w, o := watched(t, act{v0, exits(3)})
+		w, o := watched(newWorld(t, act{v0, exits(3)}))
 		f := w.fails(3)
 		assert.Equal(t, PhaseFailed, o.last().Phase)
 		assert.Equal(t, f, o.last().Failure)
 	})
 }
 
-func TestStateTellsOfAWriteThatFailed(t *testing.T) {
+func TestStateShowsOnlyWhatIsDurable(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w, o := watched(t, act{v0, stoppedAt(10)})
-		w.store.have = record(0, PhaseRunning, false)
-		w.store.fail = func(n int) error {
-			if n == 1 { // "started"
-				return errors.New("no space left on device")
-			}
-			return nil
-		}
-		require.NoError(t, w.run())
+		w, o := watched(worldAt(t, stamped(1), act{askV1, answers(40)}))
+		w.store.failStamp = failing(1)
+		f := w.fails(CodeCheckpointNotWritable)
 		assert.EqualValues(t, 1, o.last().Writes.Failed)
-		assert.Contains(t, o.last().Failure.Error(), "no space left on device")
-		assert.False(t, o.last().Record.Started, "what is not durable is not shown")
-	})
-}
-
-func TestOverrunIsInTheStateWhileTheNodeIsStopped(t *testing.T) {
-	lives(t, func(t *testing.T) {
-		w, o := watched(t, act{v0, runsUntilStopped(25)})
-		w.fails(CodeMismatch)
-		for _, s := range o.states {
-			if s.Process.Pid != 0 && s.Failure != nil {
-				assert.Equal(t, uint64(25), s.Height.Height)
-				return
-			}
-		}
-		assert.Fail(t, "no state tells of the overrun before the node has ended")
-	})
-}
-
-func TestPreviousVersionThatRunsOnIsAPhaseOfItsOwn(t *testing.T) {
-	lives(t, func(t *testing.T) {
-		w, o := watched(t, act{v1First, refusesStart(21, 19)}, act{v0, reaches(20)}, act{v0, refusesStop(20, 20)}, act{v1First, reaches(40)}, act{v1Later, refusesStop(40, 40)})
-		w.plan = twoVersions()
-		w.store.have = record(1, PhaseRunning, false)
-		require.NoError(t, w.run())
-		assert.Equal(t, []Phase{
-			PhasePreparing, PhaseStarting, PhaseHandingOver, PhaseFinishingPrevious, PhaseHandingOver, PhaseFinishingPrevious, PhaseHandingOver,
-			PhaseStarting, PhaseRunning, PhaseHandingOver, PhaseVerifying, PhaseHandingOver, PhaseFinished,
-		}, o.phases())
+		assert.Equal(t, f, o.last().Failure)
+		assert.Equal(t, 1, o.last().Stamp.VersionIndex)
+		assert.Equal(t, 1, o.last().Record.VersionIndex)
 	})
 }
 
 func TestPreflightErrorsStartNothing(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w, o := watched(t)
+		w, o := watched(newWorld(t))
 		w.options.Preflight = func(i int) []Finding {
 			switch i {
 			case WholePlan:
@@ -194,7 +168,7 @@ func TestPreflightErrorsStartNothing(t *testing.T) {
 		assert.Contains(t, f.Error(), "version 2: no loader; put it in")
 		assert.Contains(t, f.Error(), "version 2: another storage")
 		assert.NotContains(t, f.Error(), "nearly full")
-		assert.Contains(t, w.events(), "the volume is nearly full")
+		assert.Contains(t, w.log.String(), "the volume is nearly full")
 		assert.Len(t, o.last().Preflight, 1+3)
 	})
 }
@@ -204,12 +178,12 @@ func TestNextVersionIsLookedAtAgainAsItsUpgradeComesNear(t *testing.T) {
 		found := []Finding{{1, SeverityError, "the library libz.so.1 is not there any more", "put it back"}}
 		var mu sync.Mutex // a preflight of an upgrade runs in a goroutine of its own
 		var asked []int
-		w, o := watched(t, act{v0, func(p *fakeProcess) {
+		w, o := watched(newWorld(t, act{v0, func(p *fakeProcess) {
 			for h := uint64(1); h <= 20; h++ { // a block each two seconds
 				p.at(h)
 			}
 			p.exits(0)
-		}}, act{v0, refusesStop(20, 20)}, act{m1, exits(4)})
+		}}, act{askV0, answers(20)}, act{m1, exits(4)}))
 		w.options.PreflightBefore = 12 * time.Second
 		w.options.Preflight = func(i int) []Finding {
 			mu.Lock()
@@ -227,7 +201,7 @@ func TestNextVersionIsLookedAtAgainAsItsUpgradeComesNear(t *testing.T) {
 			assert.Equal(t, []int{WholePlan, 1}, asked[i:i+2])
 		}
 		assert.Equal(t, found, o.last().Preflight[1].Findings)
-		assert.Equal(t, 1, strings.Count(w.events(), "preflight problem"), "what stays is told once")
+		assert.Equal(t, 1, w.count("preflight problem"), "what stays is logged once")
 	})
 }
 
@@ -235,7 +209,7 @@ func TestPreflightThatHangsHoldsUpNothing(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var calls atomic.Int32
-		w, _ := watched(t, act{v0, reaches(10, 15, 18, 20)}, act{v0, refusesStop(20, 20)}, act{m1, exits(4)})
+		w := newWorld(t, act{v0, reaches(10, 15, 18, 20)}, act{askV0, answers(20)}, act{m1, exits(4)})
 		w.options.PreflightBefore = time.Hour
 		w.options.Preflight = func(int) []Finding {
 			if calls.Add(1) > 4 {
@@ -290,7 +264,7 @@ func TestTimeUntilTheUpgrade(t *testing.T) {
 		{"standing still", at(10, 0), 10, -1, true},
 		{"without a height", State{}, 0, -1, false},
 		{"hardly moving", at(0, 1e-300), 20, time.Duration(math.MaxInt64 / 2), true},
-		{"while the version before runs on", State{Height: &Reading{Height: 10}, Rate: 1, Record: Checkpoint{VersionIndex: 1}, Process: ProcessState{Pid: 1}}, 0, -1, false},
+		{"of another version than the one that runs", State{Height: &Reading{Height: 10}, Rate: 1, Record: checkpoint.Checkpoint{VersionIndex: 1}, Process: ProcessState{Pid: 1}}, 0, -1, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			blocks, eta, known := test.state.UntilUpgrade(plan)
@@ -310,5 +284,5 @@ func TestPhasesAreListedOnce(t *testing.T) {
 		assert.False(t, seen[p], p)
 		seen[p] = true
 	}
-	assert.Len(t, seen, 9)
+	assert.Len(t, seen, 8)
 }

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// verifyFirst compares the files of version now, which is about to run, and what all versions share with what they are to
-// be. Later versions can wait until its node runs.
+// verifyFirst compares the files of version now, which is about to run, and what all versions share with the manifest.
+// Later versions can wait until its node runs.
 func (s *sequence) verifyFirst(now int) error {
 	problems := append(s.verify(WholePlan), s.verify(now)...)
 	if s.stopRequested() {
@@ -16,8 +16,8 @@ func (s *sequence) verifyFirst(now int) error {
 	if len(problems) == 0 {
 		return nil
 	}
-	return failf(CodeMismatch, "%s is not what it is to be", s.Plan.label(now)).because(problems).
-		safe("nothing was started").next("mend its files and start again")
+	return mismatch(FilesInvalid, "%s does not match the manifest", s.Plan.Label(now)).because(problems).
+		safe("nothing was started").next("fix its files and start again")
 }
 
 // verify compares the files of version i, or those that all versions share, at once, and gives the errors. A stop signal

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -77,25 +78,26 @@ func TestVersionThatDiffersIsNotStarted(t *testing.T) {
 		for _, i := range []int{WholePlan, 0} {
 			c := &comparer{}
 			c.change(i, differs(i))
-			w, o := watched(t)
+			w, o := watched(newWorld(t))
 			w.options.Verify = c.verify
 			f := w.fails(CodeMismatch)
-			assert.Contains(t, f.Error(), "version 0 is not what it is to be: ")
-			assert.Contains(t, f.Error(), "/rollup has other bytes; copy it again; nothing was started; ")
-			assert.Empty(t, w.store.saved)
+			assert.Equal(t, FilesInvalid, f.Cause)
+			require.ErrorContains(t, f, "/rollup has other bytes; copy it again; nothing was started; ")
+			assert.Empty(t, w.store.story)
+			assert.Zero(t, w.store.checkpoints)
 			assert.Equal(t, []int{WholePlan, 0}, c.in(false))
 			assert.Equal(t, []Finding{differs(i)}, o.last().Preflight[i].Findings)
-			assert.Contains(t, w.events(), "preflight problem")
+			assert.Equal(t, 1, w.count("preflight problem"))
 		}
 	})
 }
 
-func TestWarningOfAComparisonStandsBesideThoseOfThePreflight(t *testing.T) {
+func TestWarningOfAComparisonIsBesideThoseOfThePreflight(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		extra, other := Finding{0, SeverityWarning, "a new file", ""}, Finding{0, SeverityWarning, "an old library", ""}
 		c := &comparer{}
 		c.change(0, extra)
-		w, o := watched(t, act{v0, exits(5)})
+		w, o := watched(newWorld(t, act{v0, exits(5)}))
 		w.options.Verify = c.verify
 		w.options.Preflight = func(i int) []Finding {
 			if i == 0 {
@@ -108,18 +110,18 @@ func TestWarningOfAComparisonStandsBesideThoseOfThePreflight(t *testing.T) {
 	})
 }
 
-// Known long before, told, and refused only when it is its turn.
-func TestLaterVersionThatDiffersIsToldWhileTheFirstRuns(t *testing.T) {
+// Known long before, reported, and refused only when it is its turn.
+func TestLaterVersionThatDiffersIsReportedWhileTheFirstRuns(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		c := &comparer{}
 		c.change(1, differs(1))
-		w, o := watched(t, act{v0, reaches(3, 20)})
-		w.plan = twoVersions()
+		w, o := watched(newWorld(t, act{v0, reaches(3, 20)}, act{askV0, answers(20)}).withPlan(twoVersions()))
 		w.options.Verify = c.verify
 		f := w.fails(CodeMismatch)
-		assert.Contains(t, f.Error(), "version 0 is complete at height 20, but version 1 cannot follow: version 1: /rollup has other bytes; copy it again; nothing of it was started and the checkpoint is unchanged; ")
-		assert.Equal(t, 0, w.store.have.VersionIndex)
-		assert.Empty(t, w.store.have.History)
+		assert.Equal(t, FilesInvalid, f.Cause)
+		require.ErrorContains(t, f, "version 1: /rollup has other bytes; copy it again")
+		assert.Equal(t, 0, w.store.stamp.VersionIndex)
+		assert.Empty(t, w.store.checkpoint.History)
 		assert.Equal(t, []int{WholePlan, 0, 1}, c.in(false))
 		assert.Equal(t, []int{1}, c.in(true))
 		assert.True(t, slices.ContainsFunc(o.states, func(s State) bool {
@@ -139,17 +141,16 @@ func TestVersionIsComparedAgainBeforeTheHandOver(t *testing.T) {
 			c.change(1, differs(1))
 			p.at(20)
 			p.exits(0)
-		}}}
-		f := w.fails(CodeMismatch)
-		assert.Contains(t, f.Error(), "version 1 cannot follow")
-		assert.Equal(t, 0, w.store.have.VersionIndex)
+		}}, {askV0, answers(20)}}
+		w.failsBecause(FilesInvalid)
+		assert.Equal(t, 0, w.store.stamp.VersionIndex)
 	})
 }
 
 func TestAllLaterVersionsAreComparedInTheBackground(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		c := &comparer{}
-		w, o := watched(t, act{v0, func(p *fakeProcess) { p.at(3); p.exits(5) }})
+		w, o := watched(newWorld(t, act{v0, reachesAndExits(5, 3)}))
 		w.options.Verify = c.verify
 		w.fails(5)
 		assert.Equal(t, []int{1, 2}, c.in(true))
@@ -165,24 +166,20 @@ func TestStopCutsAComparisonShort(t *testing.T) {
 		w.signals <- syscall.SIGHUP
 		go func() { w.signals <- syscall.SIGTERM }()
 		require.NoError(t, w.run())
-		assert.Empty(t, w.store.saved)
+		assert.Empty(t, w.store.story)
 	})
 }
 
-// What is proven stays proven; the next start compares before it starts anything.
-func TestStopInAComparisonAtTheHandOverKeepsTheHandOver(t *testing.T) {
+// Nothing is lost: the next start asks, and compares before it starts anything.
+func TestStopInAComparisonAtTheHandOverStartsNothing(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newWorld(t, act{v0, reaches(20)}, act{askV0, answers(20)}).withPlan(twoVersions())
 		c := &comparer{blocks: map[int]bool{1: true}, blocked: func() { w.signals <- syscall.SIGTERM }}
-		w.acts = []act{{v0, func(p *fakeProcess) {
-			p.at(20)
-			p.exits(0)
-		}}}
-		w.plan = twoVersions()
 		w.options.Verify = c.verify
 		require.NoError(t, w.run())
-		assert.Equal(t, 1, w.store.have.VersionIndex)
-		assert.Len(t, w.store.have.History, 1)
+		assert.Equal(t, 0, w.store.stamp.VersionIndex)
+		synctest.Wait() // the run does not wait for it
+		assert.Equal(t, 1, c.cut)
 	})
 }
 
@@ -190,37 +187,11 @@ func TestStopInAComparisonAtTheHandOverKeepsTheHandOver(t *testing.T) {
 func TestComparisonInTheBackgroundIsCutShortByTheEndOfTheNode(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		c := &comparer{idlyBlocks: true}
-		w := newWorld(t, act{v0, reaches(3, 20)}, act{v1First, reaches(21, 40)}, act{v1Later, refusesStop(40, 40)})
+		w := newWorld(t, act{v0, reaches(3, 20)}, act{askV0, answers(20)}, act{v1First, reaches(21, 40)}, act{askV1, answers(40)})
 		w.plan = twoVersions()
 		w.options.Verify = c.verify
 		require.NoError(t, w.run())
 		assert.Equal(t, []int{WholePlan, 0, 1}, c.in(false))
 		assert.Equal(t, 1, c.cut)
-	})
-}
-
-func TestPreviousVersionIsComparedBeforeItRunsOn(t *testing.T) {
-	lives(t, func(t *testing.T) {
-		c := &comparer{}
-		c.change(0, differs(0))
-		w := newWorld(t)
-		w.plan = twoVersions()
-		w.options.Verify = c.verify
-		w.store.have = &Checkpoint{VersionIndex: 1, BinaryPath: "/v1", Phase: PhaseFinishingPrevious}
-		f := w.fails(CodeMismatch)
-		assert.Contains(t, f.Error(), "version 1 needs version 0 to prove its stop height first, and that is not what it is to be: version 0: /rollup has other bytes")
-		assert.Equal(t, PhaseFinishingPrevious, w.store.have.Phase)
-	})
-}
-
-func TestHistoryHasTheDigestOfEachVersion(t *testing.T) {
-	lives(t, func(t *testing.T) {
-		w := newWorld(t, act{v0, refusesStop(20, 20)}, act{v1First, reaches(21, 40)}, act{v1Later, refusesStop(40, 40)})
-		w.plan = twoVersions()
-		w.store.have = &Checkpoint{VersionIndex: 1, BinaryPath: "/v1", Phase: PhaseFinishingPrevious}
-		require.NoError(t, w.run())
-		require.Len(t, w.store.have.History, 2)
-		assert.Equal(t, "sha of /v0", w.store.have.History[0].BinarySHA256)
-		assert.Equal(t, "sha of /v1", w.store.have.History[1].BinarySHA256)
 	})
 }

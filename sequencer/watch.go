@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// HeightReader tells the height of the node that runs now. sovereign.Client is the real one.
+// HeightReader reads the height of the node that runs now. sovereign.Client is the real one.
 type HeightReader interface {
 	// Height gives the soft-confirmed rollup height, in blocks. It must end on its own after about a second.
 	Height(ctx context.Context) (uint64, error)
-	// Answered reports, before the node is started, whether somebody already answers in its place.
+	// Answered reports whether a connection to the node's port is accepted now.
 	Answered() bool
 }
 
@@ -114,20 +114,26 @@ func (w *watch) add(r Reading) {
 	w.readings <- r
 }
 
-// last gives the newest reading, nil for none, and the rate in blocks per second: the faster one of the whole window
-// and of its last step, because a resync speeds up suddenly. One reading alone makes no rate: it is 0, and not known.
-func (w *watch) last() (newest *Reading, rate float64, known bool) {
+// last gives the newest reading, nil for none.
+func (w *watch) last() *Reading {
+	newest, _ := w.newest()
+	return newest
+}
+
+// newest gives the newest reading, nil for none, and the rate in blocks per second: the faster one of the whole window and
+// of its last step, because a resync speeds up suddenly.
+func (w *watch) newest() (newest *Reading, rate float64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := len(w.recent)
 	if n == 0 {
-		return nil, 0, false
+		return nil, 0
 	}
 	r := w.recent[n-1]
 	if n > 1 {
 		rate = max(slope(w.recent[0], r), slope(w.recent[n-2], r))
 	}
-	return &r, rate, n > 1
+	return &r, rate
 }
 
 // slope is the rise from a to b in blocks per second, 0 where there is none.
@@ -142,7 +148,7 @@ func slope(a, b Reading) float64 {
 // pause is how long to wait for the next reading: a tenth of the time to the stop height, so that the last reading
 // before it is near, within bounds.
 func (w *watch) pause() time.Duration {
-	last, rate, _ := w.last()
+	last, rate := w.newest()
 	switch {
 	case last == nil:
 		return pollDefault

@@ -29,11 +29,11 @@ func chainAt(from uint64, rate float64) readerFunc {
 	}
 }
 
-// heightsAt is a watch that was told heights at the given seconds.
-func heightsAt(stop uint64, told ...[2]float64) *watch {
+// heightsAt is a watch that has read heights at the given seconds.
+func heightsAt(stop uint64, read ...[2]float64) *watch {
 	w := &watch{stop: stop, readings: make(chan Reading, 1)}
 	began := time.Now()
-	for _, at := range told {
+	for _, at := range read {
 		w.add(Reading{uint64(at[1]), began.Add(time.Duration(at[0] * float64(time.Second)))})
 	}
 	return w
@@ -48,7 +48,7 @@ func TestPauseIsATenthOfTheTimeToTheStopHeightWithinBounds(t *testing.T) {
 		{"no height yet", heightsAt(100), pollDefault},
 		{"no height yet, no stop height", heightsAt(0), pollDefault},
 		{"no stop height", heightsAt(0, [2]float64{0, 10}, [2]float64{1, 20}), pollSlow},
-		{"one height tells no rate", heightsAt(100, [2]float64{0, 10}), pollDefault},
+		{"one height gives no rate", heightsAt(100, [2]float64{0, 10}), pollDefault},
 		{"an idle chain", heightsAt(100, [2]float64{0, 10}, [2]float64{9, 10}), pollDefault},
 		{"a height that falls", heightsAt(100, [2]float64{0, 10}, [2]float64{1, 5}), pollDefault},
 		{"at the stop height", heightsAt(100, [2]float64{0, 99}, [2]float64{1, 100}), pollDefault},
@@ -69,10 +69,10 @@ func TestPauseIsATenthOfTheTimeToTheStopHeightWithinBounds(t *testing.T) {
 
 func TestRateIsTheFasterOfTheWindowAndItsLastStep(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		told   [][2]float64 // seconds, height
-		height uint64
-		rate   float64
+		name    string
+		heights [][2]float64 // seconds, height
+		height  uint64
+		rate    float64
 	}{
 		{"one height", [][2]float64{{0, 7}}, 7, 0},
 		{"steady", [][2]float64{{0, 0}, {1, 10}, {2, 20}}, 20, 10},
@@ -88,18 +88,16 @@ func TestRateIsTheFasterOfTheWindowAndItsLastStep(t *testing.T) {
 		}, 700, 100},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			last, rate, known := heightsAt(0, test.told...).last()
+			last, rate := heightsAt(0, test.heights...).newest()
 			require.NotNil(t, last)
-			assert.Equal(t, len(test.told) > 1, known, "one reading makes no rate")
 			assert.Equal(t, test.height, last.Height)
 			assert.InDelta(t, test.rate, rate, 1e-6)
 		})
 	}
 	t.Run("none", func(t *testing.T) {
-		last, rate, known := (&watch{}).last()
+		last, rate := (&watch{}).newest()
 		assert.Nil(t, last)
 		assert.Zero(t, rate)
-		assert.False(t, known)
 	})
 }
 
@@ -122,7 +120,7 @@ func TestHeightsAreReadMoreOftenAsTheStopHeightComesNear(t *testing.T) {
 		}
 		assert.Equal(t, pollSlow, longest)
 		assert.Equal(t, pollFast, shortest)
-		last, rate, _ := w.last()
+		last, rate := w.newest()
 		assert.EqualValues(t, 999, last.Height)
 		assert.Greater(t, rate, 5.0)
 		assert.Less(t, len(read), 300, "a thousand blocks do not need a thousand questions")
@@ -136,7 +134,7 @@ func TestOnlyTheNewestReadingWaits(t *testing.T) {
 		w := startWatch(ctx, chainAt(100, 10), 0)
 		time.Sleep(time.Minute + time.Second/2) // nobody takes any: the readings go on all the same
 		synctest.Wait()
-		last, _, _ := w.last()
+		last := w.last()
 		select {
 		case r := <-w.readings:
 			assert.Equal(t, *last, r)
@@ -152,7 +150,7 @@ func TestOnlyTheNewestReadingWaits(t *testing.T) {
 	})
 }
 
-func TestSilenceIsToldOnceAndSoIsItsEnd(t *testing.T) {
+func TestSilenceIsReportedOnceAndSoIsItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -164,7 +162,7 @@ func TestSilenceIsToldOnceAndSoIsItsEnd(t *testing.T) {
 			}
 			return 0, errNoAnswer
 		}), 0)
-		told := func() []bool {
+		reported := func() []bool {
 			synctest.Wait()
 			select {
 			case silent := <-w.silent:
@@ -174,20 +172,20 @@ func TestSilenceIsToldOnceAndSoIsItsEnd(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Hour)
-		require.Nil(t, told(), "a node that answers is not silent")
+		require.Nil(t, reported(), "a node that answers is not silent")
 		for range 2 { // it can happen again
 			answers.Store(false)
 			time.Sleep(silence - time.Second)
-			require.Nil(t, told(), "a moment of silence is nothing")
+			require.Nil(t, reported(), "a moment of silence is nothing")
 			time.Sleep(3 * time.Second)
-			require.Equal(t, []bool{true}, told())
+			require.Equal(t, []bool{true}, reported())
 			time.Sleep(time.Hour)
-			require.Nil(t, told(), "it is told once")
+			require.Nil(t, reported(), "it is reported once")
 			answers.Store(true)
 			time.Sleep(2 * time.Second)
-			require.Equal(t, []bool{false}, told())
+			require.Equal(t, []bool{false}, reported())
 			time.Sleep(time.Hour)
-			require.Nil(t, told(), "its end is told once")
+			require.Nil(t, reported(), "its end is reported once")
 		}
 	})
 }
@@ -200,7 +198,7 @@ func TestNodeThatNeverAnswersIsSilentAfterItsStart(t *testing.T) {
 		w := startWatch(ctx, readerFunc(func(context.Context) (uint64, error) { return 0, errNoAnswer }), 100)
 		assert.True(t, <-w.silent)
 		assert.Equal(t, silence, time.Since(began))
-		last, rate, _ := w.last()
+		last, rate := w.newest()
 		assert.Nil(t, last)
 		assert.Zero(t, rate)
 	})
@@ -215,7 +213,7 @@ func TestSilenceThatNobodyTakesDoesNotOutliveTheWatch(t *testing.T) {
 			}
 			return 0, errNoAnswer
 		}), 0)
-		time.Sleep(time.Hour) // silent, known, silent: nobody takes what is told
+		time.Sleep(time.Hour) // silent, known, silent: nobody takes what is reported
 		cancel()
 		synctest.Wait()
 	})
@@ -236,14 +234,14 @@ func TestReaderThatHangsDelaysNobody(t *testing.T) {
 		}), 0)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		last, _, _ := w.last() // does not wait for the reader
+		last := w.last() // does not wait for the reader
 		require.NotNil(t, last)
 		assert.EqualValues(t, 10, last.Height)
 		assert.EqualValues(t, 10, (<-w.readings).Height)
 		cancel()
 		synctest.Wait()
 		assert.True(t, ended, "the watch ends with its context")
-		last, _, _ = w.last()
+		last = w.last()
 		assert.EqualValues(t, 10, last.Height)
 		assert.Empty(t, w.readings)
 	})

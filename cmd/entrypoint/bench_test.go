@@ -5,7 +5,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -13,26 +15,30 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rollup-entrypoint/internal/mockrollup"
-	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // upgrades is how many hand-overs one run measures.
 const upgrades = 50
 
-// BenchmarkHandoff measures what an upgrade costs between two nodes. All clocks are CLOCK_REALTIME of this machine, in
-// nanoseconds. The old node notes the time as its last act, the new one as one of its first, and our log tells when the
-// exec had succeeded; so the intervals contain more than our own work, never less:
+// BenchmarkHandoff measures what an upgrade costs between two nodes, the node's part and ours apart:
 //
-//	to exec      the old node's last act → its exit → we notice, decide, write the checkpoint → exec of the new one is done
-//	to first act the same, and the start of the new node's runtime, its arguments and its config
-//	of ours      we have noticed the exit and decided → exec is done: files' check, durable write, fork
-//	the write    the durable write of the checkpoint alone, of a twin in the same directory, after the run
+//	the node's exit   its last act, until we have reaped it
+//	its question      the same node is started again to give its height, until we have reaped it
+//	the next start    the exec of the new node is done, until it has read its config
+//	ours              the rest: decide, check files, write stamp and checkpoint, fork and exec, twice
+//	all               the old node's last act, until the new one has read its config
+//	one write         of the stamp, durable, in the same directory, after the run: part of ours
+//
+// The clocks are those of the nodes' journals, of our log and of our metrics, all on this machine.
 func BenchmarkHandoff(b *testing.B) {
 	for range b.N {
-		with, without := measureHandoffs(b, true), measureHandoffs(b, false)
-		b.ReportMetric(float64(quantile(with.toExec, 50).Nanoseconds()), "ns/handoff-median")
-		b.ReportMetric(float64(quantile(with.toExec, 90).Nanoseconds()), "ns/handoff-p90")
-		b.Log(handoffTable(with, without))
+		m := measureHandoffs(b)
+		b.ReportMetric(float64(quantile(m.ours, 50).Nanoseconds()), "ns/ours-median")
+		b.ReportMetric(float64(quantile(m.ours, 90).Nanoseconds()), "ns/ours-p90")
+		b.ReportMetric(float64(quantile(m.question, 50).Nanoseconds()), "ns/question-median")
+		b.ReportMetric(float64(quantile(m.all, 50).Nanoseconds()), "ns/handoff-median")
+		b.Log(m.table())
 	}
 }
 
@@ -64,24 +70,24 @@ func took(b *testing.B, argv ...string) time.Duration {
 	return time.Since(began)
 }
 
-// handoffTable is short, because the benchmark's log is cut after ten lines.
-func handoffTable(with, without handoffs) string {
+// table is short, because the benchmark's log is cut after ten lines.
+func (m handoffs) table() string {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "\n%d upgrades\twith a checkpoint file\t\t\twithout\t\t\t\n", upgrades)
-	fmt.Fprint(w, "ms\tmedian\tp90\tmax\tmedian\tp90\tmax\t\n")
+	fmt.Fprintf(w, "\n%d upgrades, ms\tmedian\tp90\tmax\t\n", len(m.ours))
 	for _, row := range []struct {
-		what          string
-		with, without []time.Duration
+		what string
+		took []time.Duration
 	}{
-		{"to exec", with.toExec, without.toExec},
-		{"to first act", with.toFirstAct, without.toFirstAct},
-		{"of ours", with.ours, without.ours},
-		{"the write", with.write, without.write},
+		{"the node's exit", m.exit},
+		{"its question", m.question},
+		{"the next start", m.start},
+		{"ours", m.ours},
+		{"all", m.all},
+		{"one write", m.write},
 	} {
-		fmt.Fprintf(w, "%s\t%s\t%s\t\n", row.what, quantiles(row.with), quantiles(row.without))
+		fmt.Fprintf(w, "%s\t%s\t\n", row.what, quantiles(row.took))
 	}
-	fmt.Fprintf(w, "counted\t%d\t\t\t%d\t\t\t\n", len(with.toExec), len(without.toExec))
 	_ = w.Flush() // to memory
 	return table.String()
 }
@@ -101,11 +107,10 @@ func quantile(took []time.Duration, p int) time.Duration {
 	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }
 
-type handoffs struct{ toExec, toFirstAct, ours, write []time.Duration }
+type handoffs struct{ exit, question, start, ours, all, write []time.Duration }
 
-// measureHandoffs runs a chain through its upgrades. The nodes wait for finality long enough for their stop height to be
-// read; an upgrade that was verified by another start all the same is left out.
-func measureHandoffs(b *testing.B, durable bool) handoffs {
+// measureHandoffs runs a chain through its upgrades.
+func measureHandoffs(b *testing.B) handoffs {
 	b.Helper()
 	const blocks = 16
 	var versions []version
@@ -113,84 +118,100 @@ func measureHandoffs(b *testing.B, durable bool) handoffs {
 		versions = append(versions, version{stop: uint64(blocks * (i + 1))})
 	}
 	c := newChain(b, versions...)
+	c.statusAddress = fmt.Sprintf("127.0.0.1:%d", freePort(b))
 	for i := range c.versions {
-		c.versions[i].node.Mock.DA = mockrollup.DAConfig{File: filepath.Join(c.dir, "da.json"), BlockTime: 20 * time.Millisecond, Finality: blocks + 4}
+		c.versions[i].node.Mock.DA = mockrollup.DAConfig{File: filepath.Join(c.dir, "da.json"), BlockTime: 20 * time.Millisecond, Finality: 4}
 		c.writeConfig(i)
 	}
-	args := []string{"-c", c.manager, "-f", c.checkpoint}
-	if !durable {
-		args = []string{"-c", c.manager, "--no-checkpoint-file"}
-	}
-	var log []*logLine
+	var m handoffs
 	c.run(
-		phase{name: "start", do: func(c *chain) { c.startWith(args...) }, events: []event{on("version started")}, trace: c.rest()},
-		phase{name: "through", do: func(c *chain) { c.awaitFinished(); log = c.program.log.all() }, exit: exits(0), trace: c.rest()},
+		phase{name: "start", do: start("--when-finished=wait"), events: []event{on("version started")}, trace: c.rest()},
+		phase{name: "through", do: func(c *chain) {
+			c.awaitFinished()
+			m = c.handoffs(c.program.log.all(), c.metrics())
+			send(syscall.SIGTERM)(c)
+		}, exit: exits(0), trace: c.rest()},
 	)
-	m := c.handoffs(log)
-	if durable {
-		m.write = c.twinWrites()
-	}
+	m.write = c.twinWrites()
 	return m
 }
 
-// awaitFinished waits for the end of a chain that takes its time.
+// awaitFinished waits until a chain that takes its time is finished.
 func (c *chain) awaitFinished() {
+	c.t.Helper()
+	for end := time.Now().Add(20 * deadline); !c.program.log.has(on("waiting for a stop signal")); time.Sleep(50 * time.Millisecond) {
+		if c.program.ended() || time.Now().After(end) {
+			c.fatalf("the chain did not come to its end:\n%s", c.program.log.text())
+		}
+	}
+}
+
+// awaitEnd waits for the end of a program that takes its time.
+func (c *chain) awaitEnd() {
 	c.t.Helper()
 	select {
 	case <-c.program.done:
 	case <-time.After(10 * deadline):
-		c.fatalf("the chain did not come to its end")
+		c.fatalf("the program did not come to its end")
 	}
 }
 
-// handoffs puts log and journal together.
-func (c *chain) handoffs(log []*logLine) handoffs {
+// handoffs puts log, metrics and journal together.
+func (c *chain) handoffs(log []*logLine, metrics map[string]string) handoffs {
 	c.t.Helper()
-	entries, err := c.journal()
-	require.NoError(c.t, err)
-	runs := mockrollup.Runs(entries)
 	started, exited := map[string]time.Time{}, map[string]time.Time{}
 	for _, line := range log {
 		at, err := time.Parse(time.RFC3339Nano, line.text("time"))
 		require.NoError(c.t, err)
 		switch line.text("msg") {
 		case "version started":
-			started[line.text("pid")] = at
+			started[line.text("version")] = at
 		case "version exited":
 			exited[line.text("version")] = at
 		}
 	}
+	entries, err := c.journal()
+	require.NoError(c.t, err)
+	var runs []mockrollup.Run
+	for _, run := range mockrollup.Runs(entries) {
+		if !isQuestion(run.Start.Args) {
+			runs = append(runs, run)
+		}
+	}
+	require.Len(c.t, runs, upgrades+1, "each node is started once")
 	var m handoffs
 	for i := 1; i < len(runs); i++ {
+		version := fmt.Sprint(i)
+		took, asked := c.seconds(metrics, "entrypoint_handover_duration_seconds", version), c.seconds(metrics, "entrypoint_handover_question_seconds", version)
 		before, after := runs[i-1], runs[i]
-		if before.Start.Label == after.Start.Label || before.Exit == nil || *before.Exit.Code != 0 || after.Refused != nil {
-			continue
-		}
-		exec, ok := started[fmt.Sprint(after.Start.PID)]
-		decided, known := exited[strings.TrimPrefix(before.Start.Label, "v")]
-		if !ok || !known {
-			c.fatalf("the log has no start of process %d", after.Start.PID)
-		}
-		m.toExec = append(m.toExec, exec.Sub(before.Exit.Time))
-		m.toFirstAct = append(m.toFirstAct, after.Start.Time.Sub(before.Exit.Time))
-		m.ours = append(m.ours, exec.Sub(decided))
+		m.exit = append(m.exit, exited[fmt.Sprint(i-1)].Sub(before.Exit.Time))
+		m.question = append(m.question, asked)
+		m.start = append(m.start, after.Start.Time.Sub(started[version]))
+		m.ours = append(m.ours, took-asked)
+		m.all = append(m.all, after.Start.Time.Sub(before.Exit.Time))
 	}
 	return m
 }
 
-// twinWrites measures the durable write of a checkpoint as it was in the middle of the run.
-func (c *chain) twinWrites() []time.Duration {
+// seconds is the sample of a metric that has a version.
+func (c *chain) seconds(metrics map[string]string, name, version string) time.Duration {
 	c.t.Helper()
-	record, _, err := sequencer.ReadCheckpoint(c.checkpoint)
+	value, err := strconv.ParseFloat(metrics[fmt.Sprintf("%s{version=%q}", name, version)], 64)
+	require.NoError(c.t, err, "%s of version %s", name, version)
+	return time.Duration(value * float64(time.Second))
+}
+
+// twinWrites measures the durable write of a stamp.
+func (c *chain) twinWrites() (took []time.Duration) {
+	c.t.Helper()
+	found, err := checkpoint.Read("", c.state)
 	require.NoError(c.t, err)
-	record.History = record.History[:len(record.History)/2]
-	store, err := sequencer.OpenFileStore(filepath.Join(filepath.Dir(c.checkpoint), "twin.json"))
+	store, err := checkpoint.Open("", filepath.Join(filepath.Dir(c.checkpoint), "twin"))
 	require.NoError(c.t, err)
-	defer store.Close()
-	var took []time.Duration
-	store.OnSave(func(d time.Duration) { took = append(took, d) })
 	for range upgrades {
-		require.NoError(c.t, store.Save(record))
+		began := time.Now()
+		require.NoError(c.t, store.SaveStamp(*found.Stamp))
+		took = append(took, time.Since(began))
 	}
 	return took
 }

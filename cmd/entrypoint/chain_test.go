@@ -70,10 +70,8 @@ type chain struct {
 	program *program // nil before its start and after its end
 	args    []string // with which it was started last
 	lastLog string   // of the last program that has ended
-	// restarts is how often it may be started again in this phase; see phase.orchestrated.
-	restarts int
-	phase    string
-	traced   int // lines of the trace that earlier phases have seen
+	phase   string
+	traced  int // lines of the trace that earlier phases have seen
 }
 
 // laidOut is a version with its place in the chain.
@@ -99,6 +97,8 @@ func newChain(t testing.TB, versions ...version) *chain {
 		}
 		node := mockrollup.NewConfig(c.state, "", c.port)
 		node.Mock.Label, node.Mock.StateVersion = fmt.Sprintf("v%d", i), stateVersion
+		// A migration changes the format, and a node of another one destroys the state when it opens it.
+		node.Mock.Format, node.Mock.JournalDir = fmt.Sprintf("format %d", stateVersion), c.journalDir()
 		node.Mock.Fsync, node.Mock.Startup = false, time.Millisecond
 		node.Mock.DA = mockrollup.DAConfig{Address: c.da.server.URL, BlockTime: 20 * time.Millisecond, Finality: 2}
 		if v.faults != nil {
@@ -117,6 +117,9 @@ func newChain(t testing.TB, versions ...version) *chain {
 	t.Cleanup(c.cleanUp)
 	return c
 }
+
+// journalDir is not the state, so that nothing but the node makes one there, and the journal outlives it.
+func (c *chain) journalDir() string { return filepath.Join(c.dir, "journal") }
 
 func (c *chain) folder(i int) string    { return filepath.Join(c.dir, c.below, fmt.Sprintf("v%d", i)) }
 func (c *chain) binary(i int) string    { return filepath.Join(c.folder(i), "rollup") }
@@ -521,10 +524,11 @@ func (c *chain) nodeProcess() int {
 	return pid
 }
 
-// leftoverFiles are files beside the checkpoint that belong there neither to us nor to the node.
+// leftoverFiles are the temporary files beside the checkpoint and the stamp.
 func (c *chain) leftoverFiles() []string {
 	files, _ := filepath.Glob(filepath.Join(filepath.Dir(c.checkpoint), ".*"))
-	return files
+	more, _ := filepath.Glob(filepath.Join(c.state, ".*"))
+	return append(files, more...)
 }
 
 // cleanUp ends what still runs, and tells what happened where the test failed.
@@ -539,7 +543,7 @@ func (c *chain) cleanUp() {
 		}
 	}
 	if c.t.Failed() {
-		c.t.Logf("checkpoint: %s\nstate: %s\njournal:\n  %s", readText(c.checkpoint), c.stateInWords(), strings.Join(c.trace(), "\n  "))
+		c.t.Logf("checkpoint: %s\nstamp: %s\nstate: %s\njournal:\n  %s", readText(c.checkpoint), c.stampInWords(), c.stateInWords(), strings.Join(c.trace(), "\n  "))
 		if c.program != nil {
 			c.t.Logf("log:\n%s", c.program.log.text())
 		}
@@ -607,6 +611,18 @@ func (g *gate) await() *waiting {
 	w := &waiting{g, os.NewFile(uintptr(fd), g.path)}
 	g.held = append(g.held, w)
 	return w
+}
+
+// awaitAfter is await for the first reader after a moment. Those before it are let through.
+func (g *gate) awaitAfter(moment func() bool) *waiting {
+	g.c.t.Helper()
+	for {
+		reader := g.await()
+		if moment() {
+			return reader
+		}
+		reader.pass()
+	}
 }
 
 // pass lets the next n readers through.

@@ -1,23 +1,28 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 
 	"rollup-entrypoint/images"
+	"rollup-entrypoint/internal/status"
 	"rollup-entrypoint/sequencer"
 )
 
-const checkSynopsis = "entrypoint check -c CONFIG [-f CHECKPOINT] [--manifest FILE] [--json] [--strict]"
+const checkSynopsis = "entrypoint check -c CONFIG [-f CHECKPOINT] [--running URL] [--manifest FILE] [--json] [--strict]"
 
-// checked is the outcome of a check. plan is nil where the config could not be read.
+// checked is the outcome of a check. plan is nil if the config could not be read.
 type checked struct {
 	plan       *sequencer.Plan
 	checkpoint string
+	// running is the address of an entrypoint that runs; empty for none.
+	running string
 	// verifier has the manifest; nil for none.
 	verifier *verifier
 	findings []sequencer.Finding
@@ -27,12 +32,13 @@ type checked struct {
 // checkCommand looks for all that would keep a run or the next upgrade from succeeding. It starts, locks and writes
 // nothing, so it may be run beside a sequence.
 func checkCommand(p program, args []string) int {
-	var config, manifest string
+	var config, manifest, running string
 	var asJSON bool
 	c := checked{}
 	flags := newFlags("check")
 	flags.StringVarP(&config, "config", "c", "", configUsage)
 	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too; default in an image, where its directory is there: "+images.Checkpoint)
+	flags.StringVar(&running, "running", "", "compare the config with the height of the entrypoint that runs at `URL`: exit 78 if it comes too late")
 	registerManifest(flags.FlagSet, &manifest)
 	flags.BoolVar(&asJSON, "json", false, "print what was found as JSON")
 	flags.BoolVar(&c.strict, "strict", false, "exit 78 for a warning, too")
@@ -46,22 +52,15 @@ func checkCommand(p program, args []string) int {
 	if config == "" || flags.NArg() > 0 {
 		return usageError(p, "check", errors.New("want: "+checkSynopsis))
 	}
-	plan, err := sequencer.LoadPlan(config)
-	if err != nil {
-		c.findings = planFindings(config, err)
-	} else {
-		c.plan = plan
-		c.verifier, err = openVerifier(manifest, flags.given("manifest"), plan)
-		if err != nil {
-			c.findings = planFindings(config, err)
-		}
-		c.findings = append(c.findings, preflightAll(plan, c.checkpoint, c.verifier)...)
+	var err error
+	if c.running, err = runningAddress(running); err != nil {
+		return usageError(p, "check", err)
 	}
+	c.look(config, manifest, flags.given("manifest"))
 	if asJSON {
 		err = c.printJSON(p.stdout)
 	} else {
 		c.print(p.stdout)
-		err = nil
 	}
 	switch {
 	case err != nil:
@@ -70,6 +69,56 @@ func checkCommand(p program, args []string) int {
 		return sequencer.CodeMismatch
 	}
 	return 0
+}
+
+// look finds everything. manifestGiven: somebody has named the manifest.
+func (c *checked) look(config, manifest string, manifestGiven bool) {
+	plan, err := sequencer.LoadPlan(config)
+	if err != nil {
+		c.findings = planFindings(config, err)
+		return
+	}
+	c.plan = plan
+	if c.verifier, err = openVerifier(manifest, manifestGiven, plan); err != nil {
+		c.findings = planFindings(config, err)
+	}
+	c.findings = append(c.findings, preflightAll(plan, c.checkpoint, c.verifier)...)
+	c.findings = append(c.findings, checkRunning(plan, c.running)...)
+}
+
+// runningAddress is the HOST:PORT of a URL; empty if there is none.
+func runningAddress(url string) (string, error) {
+	if url == "" {
+		return "", nil
+	}
+	address := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/")
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" || strings.Contains(address, "/") {
+		return "", fmt.Errorf("--running is %q, want http://HOST:PORT, the address of the status of the entrypoint that runs", url)
+	}
+	return address, nil
+}
+
+// checkRunning compares the plan with the height that the entrypoint at address reports. A gate that cannot find out
+// whether it is too late stays closed.
+func checkRunning(plan *sequencer.Plan, address string) []sequencer.Finding {
+	if address == "" {
+		return nil
+	}
+	problem := func(what, next string) []sequencer.Finding {
+		return []sequencer.Finding{{Version: sequencer.WholePlan, Severity: sequencer.SeverityError, What: what, Next: next}}
+	}
+	r, err := status.Client{Listen: address}.Report(context.Background())
+	if err != nil {
+		return problem("the entrypoint that runs cannot be asked: "+err.Error(), "name the address of its status, such as http://127.0.0.1:9848")
+	}
+	v := r.Versions[r.VersionIndex]
+	switch {
+	case r.Phase == sequencer.PhaseFinished && v.StopHeight != nil: // no node runs any more
+		return sequencer.CheckTooLate(plan, r.Version, v.StartHeight, *v.StopHeight)
+	case r.Height == nil:
+		return problem("the entrypoint at "+address+" does not know the height of its node", "run this again when the node has reported a height")
+	}
+	return sequencer.CheckTooLate(plan, r.Version, v.StartHeight, r.Height.Blocks)
 }
 
 // planFindings are the problems of a config that cannot be read, one each.
@@ -81,13 +130,13 @@ func planFindings(config string, err error) []sequencer.Finding {
 	if !errors.As(err, &problems) {
 		var f *sequencer.Failure
 		if errors.As(err, &f) && f.Err != nil {
-			return []sequencer.Finding{problem(f.What+": "+f.Err.Error(), f.Next)}
+			return []sequencer.Finding{problem(f.What+": "+f.Err.Error(), f.ToDo())}
 		}
 		return []sequencer.Finding{problem(err.Error(), "")}
 	}
 	var found []sequencer.Finding
 	for _, what := range problems {
-		found = append(found, problem(config+": "+what, "mend it there"))
+		found = append(found, problem(config+": "+what, "fix it there"))
 	}
 	return found
 }
@@ -212,9 +261,12 @@ func (c *checked) summary() string {
 	for _, v := range c.plan.Versions {
 		names = append(names, v.Name)
 	}
-	text := fmt.Sprintf("all in order: %s; the programs, libraries and configs of %s; ", c.plan.File, strings.Join(names, ", "))
+	text := fmt.Sprintf("no problems found: %s; the programs, libraries and configs of %s; ", c.plan.File, strings.Join(names, ", "))
 	if c.checkpoint != "" {
 		text += "the checkpoint " + c.checkpoint + "; "
+	}
+	if c.running != "" {
+		text += "the height of the entrypoint at " + c.running + "; "
 	}
 	if c.verifier != nil {
 		text += "their digests in " + c.verifier.file + "; "
@@ -229,8 +281,25 @@ func counted(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// wrap breaks text between words into lines of at most width bytes, if no word is longer. What a terminal would obey,
-// which may stand in any file, is shown as a question mark.
+// wordsOf splits text at spaces, but not within a quoted command of ours.
+func wordsOf(text string) []string {
+	var words []string
+	quoted := false
+	for _, word := range strings.Fields(text) {
+		if quoted {
+			words[len(words)-1] += " " + word
+		} else {
+			words = append(words, word)
+		}
+		last := words[len(words)-1] // names in the command may be in quotes, too
+		quoted = strings.HasPrefix(last, "'entrypoint") &&
+			(strings.Count(last, "'")%2 == 1 || !strings.HasSuffix(strings.TrimRight(last, ";,."), "'"))
+	}
+	return words
+}
+
+// wrap breaks text between words into lines of at most width bytes, if no word is longer. A command in quotes is one word,
+// so that it can be copied. What a terminal would obey, which may be in any file, is shown as a question mark.
 func wrap(text string, width int) []string {
 	text = strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) && r != '\n' {
@@ -240,7 +309,7 @@ func wrap(text string, width int) []string {
 	}, text)
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for _, word := range wordsOf(text) {
 		if line != "" && len(line)+1+len(word) > width {
 			lines = append(lines, line)
 			line = ""

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,9 +20,59 @@ import (
 
 func TestCheckSaysWhatItHasLookedAt(t *testing.T) {
 	c := checked{plan: &sequencer.Plan{File: "manager.json", Versions: []sequencer.Version{{Name: "v0"}, {Name: "osaka"}}}}
-	assert.Equal(t, "all in order: manager.json; the programs, libraries and configs of v0, osaka; the volume of the state; io_uring", c.summary())
+	assert.Equal(t, "no problems found: manager.json; the programs, libraries and configs of v0, osaka; the volume of the state; io_uring", c.summary())
 	c.checkpoint = "/data/c.json"
 	assert.Contains(t, c.summary(), "; the checkpoint /data/c.json; the volume of the state")
+	c.running = "10.0.0.1:9848"
+	assert.Contains(t, c.summary(), "; the height of the entrypoint at 10.0.0.1:9848; ")
+}
+
+// A new config is compared with what runs before the old container goes: the gate of a deployment.
+func TestCheckOfAConfigForWhatRunsFindsThatItComesTooLate(t *testing.T) {
+	dir := t.TempDir()
+	node, config := filepath.Join(dir, "node.toml"), filepath.Join(dir, "manager.json")
+	require.NoError(t, os.WriteFile(node, []byte("storage.path = '"+dir+"/state'\nrunner.http_config.bind_port = 1\n"), 0o644))
+	require.NoError(t, os.WriteFile(config, []byte(`[
+		{"name": "first", "rollup_binary": "/bin/sh", "config_path": "`+node+`", "stop_height": 40},
+		{"name": "second", "rollup_binary": "/bin/sh", "config_path": "`+node+`", "start_height": 41}
+	]`), 0o644))
+	const first = `"version_index": 0, "version": "first", "versions": [{"version": "first", "start_height": 0, "stop_height": 30}]`
+	for name, test := range map[string]struct {
+		answer string
+		code   int
+		says   string
+	}{
+		"below the stop height":            {`{"phase": "running", "height": {"blocks": 39}, ` + first + `}`, 0, ""},
+		"at the stop height":               {`{"phase": "running", "height": {"blocks": 40}, ` + first + `}`, 0, ""},
+		"above the stop height":            {`{"phase": "running", "height": {"blocks": 41}, ` + first + `}`, 78, "too late: the rollup that runs is at height 41, above its stop height 40"},
+		"no height":                        {`{"phase": "starting", "height": null, ` + first + `}`, 78, "does not know the height of its node"},
+		"finished, and the plan has grown": {`{"phase": "finished", "height": null, ` + first + `}`, 0, ""},
+		"finished above the new stop height": {
+			`{"phase": "finished", "height": null, "version_index": 0, "version": "first", "versions": [{"version": "first", "start_height": 0, "stop_height": 41}]}`,
+			78, "too late: the rollup that runs is at height 41",
+		},
+		"a later version, without end": {
+			`{"phase": "running", "height": {"blocks": 100}, "version_index": 0, "version": "second", "versions": [{"version": "second", "start_height": 41}]}`, 0, "",
+		},
+		"a version that the plan has lost": {
+			`{"phase": "running", "height": {"blocks": 10}, "version_index": 0, "version": "zero", "versions": [{"version": "zero", "start_height": 0}]}`,
+			78, `the version that runs, "zero" from height 0, is not in`,
+		},
+		"something else than an entrypoint": {`{"value": [3, 3]}`, 78, "it is no entrypoint"},
+		"a version out of range":            {`{"phase": "running", "height": {"blocks": 10}, "version_index": 7, "versions": []}`, 78, "it is no entrypoint"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(test.answer)) }))
+			defer server.Close()
+			for _, url := range []string{server.URL, server.URL + "/", strings.TrimPrefix(server.URL, "http://")} {
+				var out, errs bytes.Buffer
+				code := dispatch(program{stdout: &out, stderr: &errs}, []string{"check", "-c", config, "--manifest=", "--running", url})
+				assert.Equal(t, test.code, code, out.String())
+				assert.Contains(t, strings.Join(strings.Fields(out.String()), " "), test.says)
+				assert.Empty(t, errs.String())
+			}
+		})
+	}
 }
 
 // A version's own environment wins over ours, as it does when the version is started.
@@ -31,14 +83,14 @@ func TestPreflightLooksWithTheVersionsOwnEnvironment(t *testing.T) {
 	require.NoError(t, os.WriteFile(config, []byte("runner.http_config.bind_port = 1\n"), 0o644))
 	require.NoError(t, os.Symlink("/bin/sh", filepath.Join(dir, "its-own-shell")))
 	plan := &sequencer.Plan{Versions: []sequencer.Version{{Binary: "/bin/sh", Config: config}, {Binary: "/bin/sh", Migration: script, Config: config}}}
-	assert.Empty(t, preflight(plan, 0))
-	found := preflight(plan, 1)
+	assert.Empty(t, preflightVersion(plan, 0))
+	found := preflightVersion(plan, 1)
 	require.Len(t, found, 1)
 	assert.Equal(t, sequencer.SeverityError, found[0].Severity)
 	assert.Equal(t, 1, found[0].Version)
 	assert.Contains(t, found[0].What, `migration_path: the interpreter "its-own-shell", named in the #! line of `+script+", is not found in PATH=")
 	plan.Versions[1].Env = []string{"PATH=" + dir}
-	assert.Empty(t, preflight(plan, 1))
+	assert.Empty(t, preflightVersion(plan, 1))
 }
 
 // Docker's own seccomp profile denies io_uring, with EPERM; older ones and kernels do not know it.
@@ -76,6 +128,12 @@ func denyIOUring(errno unix.Errno) error {
 		return err
 	}
 	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+}
+
+func TestCommandInAFindingIsNotBroken(t *testing.T) {
+	assert.Equal(t, []string{
+		"if it is so, run", "'entrypoint checkpoint set -c 'a b' -f c.json --version 1';", "if not, do not",
+	}, wrap("if it is so, run 'entrypoint checkpoint set -c 'a b' -f c.json --version 1'; if not, do not", 20))
 }
 
 func TestFindingsAreATable(t *testing.T) {

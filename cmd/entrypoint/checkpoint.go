@@ -4,14 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
+	"rollup-entrypoint/internal/preflight"
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 const (
-	checkpointUsage = "entrypoint checkpoint show|set -f CHECKPOINT [FLAGS]"
-	showUsage       = "entrypoint checkpoint show -f CHECKPOINT [-c CONFIG] [--json]"
-	setUsage        = "entrypoint checkpoint set -c CONFIG -f CHECKPOINT --version N [--migrated]"
+	checkpointUsage = "entrypoint checkpoint show|set [FLAGS]"
+	showUsage       = "entrypoint checkpoint show (-f CHECKPOINT | --no-checkpoint-file) [-c CONFIG] [--json]"
+	setUsage        = "entrypoint checkpoint set -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) --version N [--migrated] [--complete] [--force]"
 )
 
 func checkpointCommand(p program, args []string) int {
@@ -29,174 +32,283 @@ func checkpointCommand(p program, args []string) int {
 	return usageError(p, "checkpoint", errors.New("want: "+checkpointUsage))
 }
 
-// fail prints why a command failed and gives the exit code.
+// fail prints why a command failed, with the last words of the node that it started, and gives the exit code.
 func fail(p program, err error) int {
 	fmt.Fprintf(p.stderr, "entrypoint: %s\n", err)
 	var f *sequencer.Failure
 	if errors.As(err, &f) {
+		fmt.Fprint(p.stderr, lastWords(f.Stderr, terminationLimit))
 		return f.Code
 	}
 	return sequencer.CodeMismatch
 }
 
-// checkpointShow prints a checkpoint without taking its lock, so that it works beside a running sequence.
+// checkpointShow prints checkpoint and stamp without taking a lock, so that it works beside a running sequence.
 func checkpointShow(p program, args []string) int {
-	var path, config string
+	var f recordFlags
 	var asJSON bool
 	flags := newFlags("checkpoint show")
-	flags.StringVarP(&path, "checkpoint-file", "f", "", "the checkpoint `FILE`")
-	flags.StringVarP(&config, "config", "c", "", configUsage)
+	f.register(flags)
 	flags.BoolVar(&asJSON, "json", false, "print the record as JSON")
 	if code, done := parseOrHelp(p, flags, showUsage, args); done {
 		return code
 	}
-	flags.useLayout(&config, &path)
-	if path == "" || flags.NArg() > 0 {
+	f.settle(flags)
+	if flags.NArg() > 0 || !f.isNamed() || f.noCheckpoint && f.config == "" {
 		return usageError(p, "checkpoint show", errors.New("want: "+showUsage))
 	}
-	c, found, err := sequencer.ReadCheckpoint(path)
+	plan, storage, err := f.plan()
+	var found checkpoint.Found
+	if err == nil {
+		if found, err = checkpoint.Read(f.checkpoint, storage); err != nil {
+			err = recordUnreadable(err)
+		}
+	}
+	switch {
+	case err != nil && !asJSON:
+		printReadable(p.stdout, f.checkpoint, storage, plan)
+		return fail(p, err)
+	case err != nil:
+		return fail(p, err)
+	case asJSON:
+		err = printRecordJSON(p.stdout, found)
+	default:
+		printRecord(p.stdout, f.checkpoint, found, plan)
+	}
 	if err != nil {
-		return fail(p, &sequencer.Failure{
-			Code: sequencer.CodeCheckpointUnreadable, What: "the checkpoint cannot be read", Err: err,
-			Safe: "it was left as it is", Next: "find out which version the state belongs to and write it again with '" + setUsage + "'",
-		})
+		return fail(p, err)
 	}
-	if !found {
-		fmt.Fprintf(p.stdout, "there is no checkpoint at %s: a run would begin with version 0\n", path)
-		return 0
-	}
-	if asJSON {
-		text, err := sequencer.EncodeCheckpoint(c)
-		if err != nil {
-			return fail(p, err)
-		}
-		_, _ = p.stdout.Write(text)
-		return 0
-	}
-	var plan *sequencer.Plan
-	if config != "" {
-		if plan, err = sequencer.LoadPlan(config); err != nil {
-			return fail(p, err)
-		}
-	}
-	printCheckpoint(p.stdout, c, plan)
 	return 0
 }
 
-// printCheckpoint prints a checkpoint for a person. plan may be nil.
-func printCheckpoint(w io.Writer, c sequencer.Checkpoint, plan *sequencer.Plan) {
-	line := func(label, format string, values ...any) {
-		fmt.Fprintf(w, "%-12s%s\n", label+":", fmt.Sprintf(format, values...))
+func recordUnreadable(err error) error {
+	return &sequencer.Failure{
+		Code: sequencer.CodeCheckpointUnreadable, What: "the record cannot be read", Err: err,
+		Safe: "it was left as it is", Next: "find out which version the state belongs to and write it again with '" + setUsage + "'",
 	}
+}
+
+// printReadable prints what of checkpoint and stamp can be read, if something else cannot be: it may well say which version
+// the state belongs to.
+func printReadable(w io.Writer, path, storage string, plan *sequencer.Plan) {
+	if found, err := checkpoint.Read(path, ""); err == nil && found.Checkpoint != nil {
+		printCheckpoint(w, *found.Checkpoint, plan)
+	}
+	if found, err := checkpoint.Read("", storage); err == nil && found.Stamp != nil {
+		printStamp(w, *found.Stamp)
+	}
+}
+
+// printRecordJSON prints both files; a file that is absent, or not looked for, is null.
+func printRecordJSON(w io.Writer, found checkpoint.Found) error {
+	return writeJSON(w, struct {
+		Checkpoint *checkpoint.Checkpoint `json:"checkpoint"`
+		Stamp      *checkpoint.Stamp      `json:"stamp"`
+		Storage    string                 `json:"storage"`
+	}{found.Checkpoint, found.Stamp, found.Storage})
+}
+
+const timeFormat = "2006-01-02 15:04:05 MST"
+
+// printRecord prints checkpoint and stamp for a person. plan may be nil; then the stamp is not known.
+func printRecord(w io.Writer, path string, found checkpoint.Found, plan *sequencer.Plan) {
+	if c := found.Checkpoint; c != nil {
+		printCheckpoint(w, *c, plan)
+	} else if path != "" {
+		fmt.Fprintf(w, "there is no checkpoint at %s\n", path)
+	}
+	switch {
+	case plan == nil:
+		printLine(w, "stamp", "not looked at: only a config (-c) says where the state is")
+	case found.Stamp != nil:
+		printStamp(w, *found.Stamp)
+	case found.Storage == "" && found.Checkpoint != nil && found.Checkpoint.Stamp != nil:
+		printStamp(w, *found.Checkpoint.Stamp)
+		printLine(w, "", "it is kept in the checkpoint: no config in %s says where the state is", plan.File)
+	case found.Storage == "":
+		printLine(w, "stamp", "none: no config in %s says where the state is", plan.File)
+	case found.State == checkpoint.StateNone:
+		printLine(w, "stamp", "none: there is no state in %s", found.Storage)
+	case found.Checkpoint != nil && found.Checkpoint.Stamped:
+		printLine(w, "stamp", "none: the state in %s is not the one that this checkpoint belongs to", found.Storage)
+	default:
+		printLine(w, "stamp", "none: the state in %s has none yet", found.Storage)
+	}
+}
+
+// printStamp prints a stamp for a person.
+func printStamp(w io.Writer, s checkpoint.Stamp) {
+	from := "genesis"
+	if s.StartHeight > 0 {
+		from = fmt.Sprintf("height %d", s.StartHeight)
+	}
+	text := fmt.Sprintf("version %d (%s), from %s", s.VersionIndex, s.Name, from)
+	if s.StopHeight > 0 {
+		text += fmt.Sprintf(" to %d", s.StopHeight)
+	}
+	if s.Migration != "" {
+		text += ", migration " + string(s.Migration)
+	}
+	if s.Complete {
+		text += ", complete by a person's word"
+	}
+	printLine(w, "stamp", "%s", text)
+}
+
+func printLine(w io.Writer, label, format string, values ...any) {
+	if label != "" {
+		label += ":"
+	}
+	fmt.Fprintf(w, "%-12s%s\n", label, fmt.Sprintf(format, values...))
+}
+
+// printCheckpoint prints a checkpoint for a person. plan may be nil.
+func printCheckpoint(w io.Writer, c checkpoint.Checkpoint, plan *sequencer.Plan) {
 	name := ""
 	if plan != nil && c.VersionIndex <= plan.Last() {
 		name = " (" + plan.Versions[c.VersionIndex].Name + ")"
 	}
-	line("version", "%d%s", c.VersionIndex, name)
-	line("state", "%s", describe(c))
-	line("binary", "%s", c.BinaryPath)
+	printLine(w, "version", "%d%s", c.VersionIndex, name)
+	printLine(w, "state", "%s", describe(c))
+	if c.Height != nil {
+		printLine(w, "height", "%d, when its node was asked last", *c.Height)
+	}
+	printLine(w, "binary", "%s", c.BinaryPath)
 	if c.BinarySHA256 != "" {
-		line("sha256", "%s", c.BinarySHA256)
+		printLine(w, "sha256", "%s", c.BinarySHA256)
 	}
 	if !c.UpdatedAt.IsZero() {
-		line("updated", "%s", c.UpdatedAt.Format("2006-01-02 15:04:05 MST"))
+		printLine(w, "updated", "%s", c.UpdatedAt.Format(timeFormat))
 	}
 	for _, h := range c.History {
-		line("completed", "version %d (%s) at height %d, %s, by %s",
-			h.VersionIndex, h.Name, h.StopHeight, h.CompletedAt.Format("2006-01-02 15:04:05 MST"), h.Proof)
+		if m := h.Migration; m != nil && !m.CompletedAt.IsZero() {
+			printLine(w, "migrated", "to version %d (%s), %s, runs: %d", h.VersionIndex, h.Name, m.CompletedAt.Format(timeFormat), m.Runs)
+		}
+		if !h.CompletedAt.IsZero() {
+			printLine(w, "completed", "version %d (%s) at height %d, %s, by %s", h.VersionIndex, h.Name, h.StopHeight, h.CompletedAt.Format(timeFormat), h.Proof)
+		}
 	}
 }
 
-// describe says in words what the record means for the next start.
-func describe(c sequencer.Checkpoint) string {
+// describe says in words what the record means.
+func describe(c checkpoint.Checkpoint) string {
 	switch {
-	case c.Phase == sequencer.PhaseFinished:
+	case c.Phase == checkpoint.PhaseFinished:
 		return "finished: the last version reached its stop height"
-	case c.Phase == sequencer.PhaseMigrating && c.Started:
+	case c.Phase == checkpoint.PhaseMigrating && (c.Started == nil || *c.Started):
 		return "its migration was begun and is not recorded as completed"
-	case c.Phase == sequencer.PhaseMigrating:
-		return "its migration is due and was not begun"
+	case c.Phase == checkpoint.PhaseMigrating, c.Phase == checkpoint.PhaseFinishingPrevious:
+		return "nothing of it was started: the version before has to prove its stop height first"
 	case c.Phase == "":
 		return "running, as sov-rollup-manager records it: whether a migration completed is not known"
-	case c.Phase == sequencer.PhaseFinishingPrevious:
-		return "waiting for the version before, which did not end at its stop height and has to prove it"
-	case c.Started:
-		return "running"
 	}
-	return "to be started for the first time, or not seen at a height yet"
+	return "running"
 }
 
-// checkpointSet writes a checkpoint by the operator's word.
+// checkpointSet writes checkpoint and stamp by a person's word.
 func checkpointSet(p program, args []string) int {
-	var path, config string
-	var index int
-	var migrated bool
+	var f recordFlags
+	var word sequencer.Word
 	flags := newFlags("checkpoint set")
-	flags.acts = []string{"version", "migrated"} // ENTRYPOINT_VERSION may well be a label of the image
-	flags.StringVarP(&config, "config", "c", "", configUsage)
-	flags.StringVarP(&path, "checkpoint-file", "f", "", "the checkpoint `FILE`; made if absent")
-	flags.IntVar(&index, "version", -1, "the version, from 0, to which the state belongs: its place `N` in the config")
+	flags.acts = []string{"version", "migrated", "complete", "force"} // ENTRYPOINT_VERSION may well be a label of the image
+	f.register(flags)
+	flags.IntVar(&word.Version, "version", -1, "the version, from 0, to which the state belongs: its place `N` in the config")
 	flags.Lookup("version").DefValue = "0" // as "none" it is not worth showing
-	flags.BoolVar(&migrated, "migrated", false, "the migration of that version has completed and is not to be run")
+	flags.BoolVar(&word.Migrated, "migrated", false, "the migration of that version has completed on this state")
+	flags.BoolVar(&word.Complete, "complete", false, "that version is at its stop height; it counts for a node that cannot be asked")
+	flags.BoolVar(&word.Force, "force", false, "do it although the stamp of the state says otherwise")
 	if code, done := parseOrHelp(p, flags, setUsage, args); done {
 		return code
 	}
-	flags.useLayout(&config, &path)
-	if path == "" || config == "" || index < 0 || flags.NArg() > 0 {
+	f.settle(flags)
+	if flags.NArg() > 0 || !f.isNamed() || f.config == "" || word.Version < 0 {
 		return usageError(p, "checkpoint set", errors.New("want: "+setUsage))
 	}
-	plan, err := sequencer.LoadPlan(config)
+	plan, storage, err := f.plan()
 	if err != nil {
 		return fail(p, err)
 	}
-	if err := checkMigrated(plan, index, migrated); err != nil {
-		return fail(p, err)
-	}
-	c, err := adopt(plan, path, index, migrated)
+	adopted, err := f.adopt(plan, storage, word)
 	if err != nil {
 		return fail(p, err)
 	}
-	printCheckpoint(p.stdout, c, plan)
+	if f.checkpoint != "" {
+		printCheckpoint(p.stdout, adopted.Checkpoint, plan)
+	}
+	printStamp(p.stdout, adopted.Stamp)
+	for _, change := range adopted.Changes {
+		printLine(p.stdout, "changed", "%s", change)
+	}
 	return 0
 }
 
-// checkMigrated refuses --migrated where there is no migration: whoever says it is mistaken about the version, or the
-// config is.
-func checkMigrated(plan *sequencer.Plan, index int, migrated bool) error {
-	if !migrated || index > plan.Last() || plan.Versions[index].Migration != "" {
-		return nil
+// adopt writes what a person says, under the lock: a running sequence must not find another record under its feet.
+func (f *recordFlags) adopt(plan *sequencer.Plan, storage string, word sequencer.Word) (sequencer.Adopted, error) {
+	store, err := checkpoint.Open(f.checkpoint, storage)
+	if err != nil {
+		return sequencer.Adopted{}, notWritten("the record cannot be locked", err, "nothing was changed")
 	}
+	defer store.Close()
+	// If the binary cannot be read, its digest is recorded at the next start.
+	digest, _ := (&preflight.Disk{}).Digest(plan.Versions[min(word.Version, plan.Last())].Binary)
+	found, err := readable(f.checkpoint, storage, store, word.Force)
+	if err != nil {
+		return sequencer.Adopted{}, err
+	}
+	adopted, err := sequencer.Adopt(plan, found, word, digest)
+	if err != nil {
+		return sequencer.Adopted{}, err //nolint:wrapcheck // a Failure in its own words
+	}
+	kept, err := store.KeepCheckpoint()
+	if err != nil {
+		return sequencer.Adopted{}, notWritten("the old checkpoint cannot be kept", err, "nothing was changed")
+	}
+	if kept != "" {
+		adopted.Changes = append(adopted.Changes, "the old checkpoint is kept as "+kept)
+	}
+	safe := "the checkpoint is unchanged"
+	if storage != "" {
+		if err := store.SaveStamp(adopted.Stamp); err != nil {
+			return sequencer.Adopted{}, notWritten("the stamp of the state cannot be written", err, safe+", and the stamp is either the old or the new one, which 'entrypoint checkpoint show' shows")
+		}
+		safe = "the stamp of the state is written, and it counts"
+	}
+	if err := store.SaveCheckpoint(adopted.Checkpoint); err != nil {
+		return sequencer.Adopted{}, notWritten("the checkpoint cannot be written", err, safe)
+	}
+	return adopted, nil
+}
+
+// notWritten is the end of a `checkpoint set` that could not lock or write the record.
+func notWritten(what string, err error, safe string) error {
 	return &sequencer.Failure{
-		Code: sequencer.CodeMismatch, What: fmt.Sprintf("version %d (%q) has no migration in %s", index, plan.Versions[index].Name, plan.File),
-		Safe: "the checkpoint is unchanged", Next: "look for the version that is meant, or leave --migrated out",
+		Code: sequencer.CodeCheckpointNotWritable, What: what, Err: err, Safe: safe,
+		Next: "stop the entrypoint that uses it, make the volume writable, and run this again",
 	}
 }
 
-// adopt changes the checkpoint under its lock: a running sequence must not find another one under its feet.
-func adopt(plan *sequencer.Plan, path string, index int, migrated bool) (sequencer.Checkpoint, error) {
-	notChanged := func(what string, err error) error {
+// readable is what can be read of the record. A file that is torn or foreign is a reason to come here: it is replaced,
+// without what it knew, a stamp only with --force. One that could be read by another user, or on a sound disk, is none.
+func readable(path, storage string, store *checkpoint.Store, force bool) (checkpoint.Found, error) {
+	unchanged := func(err error, next string) error {
 		return &sequencer.Failure{
-			Code: sequencer.CodeCheckpointNotWritable, What: what, Err: err,
-			Safe: "the checkpoint is unchanged", Next: "stop the entrypoint that uses it, make the volume writable, and say it again",
+			Code: sequencer.CodeCheckpointUnreadable, What: "the record so far cannot be read", Err: err, Safe: "nothing was changed", Next: next,
 		}
 	}
-	store, err := sequencer.OpenFileStore(path)
-	if err != nil {
-		return sequencer.Checkpoint{}, notChanged("the checkpoint cannot be locked", err)
+	found, err := store.LoadState()
+	switch {
+	case err == nil:
+	case errors.As(err, new(syscall.Errno)):
+		return found, unchanged(err, "make it readable for this user, or repair the volume, and run this again")
+	case !force:
+		return found, unchanged(err, "restore the state with its stamp, or, if you know which version it is of, add --force")
+	default: // a stamp that cannot be read is beside a state
+		found.Storage, found.State = storage, checkpoint.StatePresent
 	}
-	defer store.Close()
-	var old *sequencer.Checkpoint
-	// A file that cannot be read is the reason to come here: it is replaced, without what it knew.
-	if have, found, err := store.Load(); err == nil && found {
-		old = &have
+	c, err := checkpoint.Read(path, "")
+	if errors.As(err, new(syscall.Errno)) {
+		return found, unchanged(err, "make it readable for this user, or repair the volume, and run this again")
 	}
-	digest, _ := (&sequencer.Disk{}).Digest(plan.Versions[min(index, plan.Last())].Binary) // it is recorded at the next start otherwise
-	c, err := sequencer.AdoptVersion(plan, old, index, migrated, digest)
-	if err != nil {
-		return sequencer.Checkpoint{}, err //nolint:wrapcheck // a Failure in its own words
-	}
-	if err := store.Save(c); err != nil {
-		return sequencer.Checkpoint{}, notChanged("the checkpoint cannot be written", err)
-	}
-	return c, nil
+	found.Checkpoint = c.Checkpoint
+	return found, nil
 }

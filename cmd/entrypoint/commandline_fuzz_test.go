@@ -185,6 +185,8 @@ func FuzzRunCommandLine(f *testing.F) {
 		{"-c\nm.json\n-f\nc.json\n--listen\n", "ENTRYPOINT_LISTEN=x"},
 		{"-c\nm.json\n-f\nc.json\n--listen\n[::1]:80\n--stall-timeout\n5m", "ENTRYPOINT_PREFLIGHT_BEFORE=10m"},
 		{"-c", "ENTRYPOINT_STOPTIMEOUT=5s"},
+		{"-c\nm.json\n-f\nc.json\n--restarts\n0x2", "ENTRYPOINT_RESTARTS=-1"},
+		{"-c\nm.json\n-f\nc.json", "ENTRYPOINT_RESTARTS=18446744073709551616"},
 		{"-c\nm.json\n-f\nc.json\n--when-finished=wait\n-\n--=\n---", "ENTRYPOINT_WHEN_FINISHED=exit"},
 	} {
 		f.Add(seed[0], seed[1])
@@ -228,7 +230,7 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 		}
 		return otherwise
 	}
-	var errs [5]error
+	var errs [6]error
 	f.config, f.checkpoint, f.whenFinished = value("config", ""), value("checkpoint-file", ""), value("when-finished", "exit")
 	f.logLevel, f.logFormat = value("log-level", "info"), value("log-format", "auto")
 	f.manifest = value("manifest", "/opt/rollup/manifest.json")
@@ -238,6 +240,8 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 	f.stopTimeout, errs[2] = time.ParseDuration(value("stop-timeout", "0s"))
 	f.stallTimeout, errs[3] = time.ParseDuration(value("stall-timeout", "0s"))
 	f.preflightBefore, errs[4] = time.ParseDuration(value("preflight-before", "1h"))
+	restarts, err := strconv.ParseUint(value("restarts", "5"), 0, strconv.IntSize)
+	f.restarts, errs[5] = uint(restarts), err
 	f.listen = value("listen", "127.0.0.1:9848")
 	// Of two that exclude each other the flag wins over the variable.
 	if f.noCheckpoint && f.checkpoint != "" {
@@ -249,7 +253,7 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 		case fileAsFlag && !noneAsFlag:
 			f.noCheckpoint = false
 		default:
-			err = fmt.Errorf("both stand in the same place")
+			err = fmt.Errorf("both are given in the same place")
 		}
 	}
 	for _, e := range errs {

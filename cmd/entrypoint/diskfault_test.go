@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/mockrollup"
 )
 
 // separateCheckpoint lays out a chain whose checkpoint has a directory of its own, apart from the state.
@@ -70,23 +72,18 @@ func (c *chain) hold(program string) (letGo func()) {
 	return func() { require.NoError(c.t, os.WriteFile(filepath.Join(behind, "go"), nil, 0o600)) }
 }
 
-// v0AtItsEnd is the trace of a version 0 that reaches its stop height.
-var v0AtItsEnd = []string{"exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10"}
-
 // inV0 is the phase before most faults: version 0 runs well below its stop height.
 func inV0() phase {
 	return phase{
 		name: "in v0", do: do(heights(3, 3), start()), events: []event{on("height known", "version=0")},
-		trace: []string{"start v0 stop=10"}, checkpoint: "0 running started", state: "3 version 0",
+		trace: []string{"start v0 stop=10"}, checkpoint: "0 running", stamp: "0 to 10", state: "3 version 0",
 	}
 }
 
-// noHandOver is the phase in which version 0 is complete and the checkpoint cannot be written.
-func noHandOver(says ...string) phase {
+// stopInV1 ends a chain.
+func stopInV1(allows ...string) phase {
 	return phase{
-		name: "no hand-over", do: heights(10, 10), exit: exits(74), events: []event{on("version completed", "version=0")}, trace: v0AtItsEnd,
-		state: "10 version 0",
-		says:  append(says, "the checkpoint cannot be written", "version 0", "is complete at height 10 and nothing of version 1", "make the volume writable"),
+		name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v1 terminated", "exit v1 0 at 13"}, allows: allows,
 	}
 }
 
@@ -98,147 +95,149 @@ func TestFullVolumeFailsTheFirstSaveOfALife(t *testing.T) {
 		})
 		free := full()
 		c.run(phase{
-			name: "full", do: start(), exit: exits(74), checkpoint: "0 running started", state: "3 version 0",
+			name: "full", do: start(), exit: exits(74), checkpoint: "0 running", state: "3 version 0",
 			says: []string{c.checkpoint, "no space left on device", "nothing was started"},
 		})
 		free()
 		c.run(phase{
 			name: "freed", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")},
-			trace:      append(append([]string{"start v0 stop=10"}, v0AtItsEnd...), "start v1 start=11 stop=20"),
-			checkpoint: "1 running started 0@10", state: "13 version 0",
+			trace:      append([]string{"asked v0 at 3", "start v0 stop=10"}, toV1(false)...),
+			checkpoint: "1 running 0@10", state: "13 version 0",
 		})
 	})
 }
 
-func TestFullVolumeFailsTheHandOver(t *testing.T) {
+// Everything is decided from the stamp, so a checkpoint that cannot follow it holds nobody up.
+func TestFullVolumeOfTheCheckpointHoldsNoHandOverUp(t *testing.T) {
 	t.Parallel()
 	onSmallDisks(t, migratingChain, func(c *chain, full func() func()) {
 		c.run(inV0())
 		free := full()
-		failed := noHandOver(c.checkpoint, "no space left on device")
-		failed.checkpoint = "0 running started"
-		c.run(failed)
+		c.run(phase{
+			name: "full", do: heights(13, 13), trace: upgraded[1:],
+			events:     []event{on("version completed", "version=0"), on("checkpoint not written", "error~no space left on device"), on("height known", "version=1")},
+			checkpoint: "0 running", stamp: "1 from 11 to 20 migrated", state: "13 version 1 migrated@10",
+		}, stopInV1("checkpoint not written"))
 		free()
 		c.run(phase{
-			name: "freed", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")},
-			trace:      []string{"start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"},
-			checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
+			name: "freed", do: start(), events: []event{on("checkpoint was interrupted"), on("height known", "version=1")},
+			trace: []string{"asked v1 at 13", "start v1 stop=20"}, checkpoint: "1 running migrated 0@10", stamp: "1 from 11 to 20 migrated",
 		})
 	})
 }
 
-// heldInMigration breaks the disk while the migration runs, and lets it complete.
-func heldInMigration(c *chain, spoil func() (mend func()), says string) (mend func()) {
+// handOverHeld has the program wait, when version 0 is complete, before the next version is entered.
+func handOverHeld(c *chain) *waiting {
 	c.t.Helper()
-	letGo := c.hold(c.migration(1))
-	c.run(phase{
-		name: "to the migration", do: do(heights(13, 13), start()), events: []event{on("migration started", "version=1")},
-		trace: append([]string{"start v0 stop=10"}, v0AtItsEnd...), checkpoint: "1 migrating started 0@10", state: "10 version 0",
-	})
-	mend = spoil()
-	letGo()
-	c.run(phase{
-		name: "spoilt", events: []event{on("migration finished", "version=1"), on("checkpoint not written", "error~"+says)},
-		trace: []string{"start v1 migration", "exit v1 migration 0 at 10"}, checkpoint: "1 migrating started 0@10", state: "10 version 1 migrated@10",
-	})
-	return mend
+	c.da.set(10, 10)
+	return c.heldAtRead(c.config(1), journalled("asked v0 at 10"))
 }
 
-func TestMigrationIsRecordedOnceTheVolumeHasSpaceAgain(t *testing.T) {
+func TestFullVolumeOfTheStateFailsTheHandOver(t *testing.T) {
 	t.Parallel()
-	onSmallDisks(t, migratingChain, func(c *chain, full func() func()) {
-		free := heldInMigration(c, full, "no space left on device")
-		c.run(phase{
-			name: "freed", do: func(*chain) { free() }, events: []event{on("height known", "version=1")}, trace: []string{"start v1 start=11 stop=20"},
-			checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
-		}, phase{
-			name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v1 terminated", "exit v1 0 at 13"},
-			allows: []string{"checkpoint not written"},
+	for what, options := range tmpfsOptions {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			ownMounts(t)
+			c := newChain(t, migratingChain()...)
+			require.NoError(t, os.Mkdir(c.state, 0o755))
+			require.NoError(t, unix.Mount("tmpfs", c.state, "tmpfs", 0, options))
+			t.Cleanup(func() { require.NoError(t, unix.Unmount(c.state, unix.MNT_DETACH)) })
+			held := handOverHeld(c)
+			free := fill(t, c.state, what == "inodes")
+			held.pass()
+			c.run(noHandOver("no space left on device"))
+			free()
+			c.run(handOverMended())
 		})
-	})
+	}
 }
 
-func TestMigrationThatCannotBeRecordedIsSetByHand(t *testing.T) {
-	t.Parallel()
-	onSmallDisks(t, migratingChain, func(c *chain, full func() func()) { setMigrationByHand(c, full, "no space left on device") })
+// noHandOver is the phase in which version 0 is complete and the stamp cannot be written.
+func noHandOver(says ...string) phase {
+	return phase{
+		name: "no hand-over", exit: exits(74), events: []event{on("version completed", "version=0")}, trace: upgraded[:3],
+		checkpoint: "0 running", stamp: "0 to 10", state: "10 version 0",
+		says: append(says, "the record of the sequence cannot be written", "rollup-version.json", "the migration was not started", "make the volume writable"),
+	}
 }
 
-func setMigrationByHand(c *chain, spoil func() (mend func()), says string) {
-	c.t.Helper()
-	mend := heldInMigration(c, spoil, says)
-	c.run(phase{
-		name: "spoilt to the end", exit: exits(74), checkpoint: "1 migrating started 0@10", state: "10 version 1 migrated@10",
-		allows: []string{"checkpoint not written"}, says: []string{c.checkpoint, says, "the migration of version 1", "completed", "checkpoint set", "--version 1 --migrated"},
-	})
-	mend()
-	code, _, stderr := c.command("checkpoint", "set", "-c", c.manager, "-f", c.checkpoint, "--version", "1", "--migrated")
-	require.Zero(c.t, code, stderr)
-	c.run(phase{
-		name: "set by hand", do: start(), events: []event{on("height known", "version=1")}, trace: []string{"start v1 start=11 stop=20"},
-		checkpoint: "1 running started migrated ?0@10", state: "13 version 1 migrated@10",
-	}, phase{
-		name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v1 terminated", "exit v1 0 at 13"},
-	})
-}
-
-func TestFullVolumeDoesNotStopANodeThatRunsWell(t *testing.T) {
-	t.Parallel()
-	onSmallDisks(t, plainChain, func(c *chain, full func() func()) {
-		letGo := c.hold(c.binary(1))
-		c.run(phase{
-			name: "to v1", do: do(heights(13, 13), start()), events: []event{on("version started", "version=1")},
-			trace: append([]string{"start v0 stop=10"}, v0AtItsEnd...), checkpoint: "1 running 0@10",
-		})
-		free := full()
-		letGo()
-		c.run(phase{
-			name: "full", events: []event{on("checkpoint not written", "error~no space left on device")}, trace: []string{"start v1 start=11 stop=20"},
-			checkpoint: "1 running 0@10", state: "13 version 0",
-		}, phase{
-			name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v1 terminated", "exit v1 0 at 13"},
-			checkpoint: "1 running 0@10", allows: []string{"checkpoint not written"},
-		})
-		free()
-		c.run(phase{
-			name: "freed", do: start(), events: []event{on("height known", "version=1")},
-			trace:      []string{"start v1 start=11 stop=20", "exit v1 101 at 13", "start v1 stop=20"},
-			checkpoint: "1 running started 0@10", state: "13 version 0",
-		})
-	})
+// handOverMended is the next start after that, on a volume that is writable again.
+func handOverMended() phase {
+	return phase{
+		name: "writable again", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")}, trace: upgraded[2:],
+		checkpoint: "1 running migrated 0@10", stamp: "1 from 11 to 20 migrated", state: "13 version 1 migrated@10",
+	}
 }
 
 func TestDiskThatBecomesReadOnlyFailsTheHandOver(t *testing.T) {
 	t.Parallel()
 	ownMounts(t)
-	c, dir := separateCheckpoint(t, migratingChain())
-	d := newDisk(t, "ext4", dir)
-	c.run(inV0())
+	c := newChain(t, migratingChain()...)
+	require.NoError(t, os.Mkdir(c.state, 0o755))
+	d := newDisk(t, "ext4", c.state)
+	configure(0, func(n *mockrollup.Config) { n.Mock.Fsync = true })(c)
+	held := handOverHeld(c)
 	d.abort()
-	failed := noHandOver(c.checkpoint, "read-only file system")
-	failed.checkpoint = "0 running started"
-	c.run(failed)
+	held.pass()
+	c.run(noHandOver("read-only file system"))
 	d.powerUp()
-	c.run(phase{
-		name: "mended", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")},
-		trace:      []string{"start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"},
-		checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
-	}, phase{
-		name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v1 terminated", "exit v1 0 at 13"},
-	})
+	c.run(handOverMended(), stopInV1())
 	d.unmount()
 }
 
-func TestDiskThatBecomesReadOnlyInAMigrationIsMendedByHand(t *testing.T) {
+// spoilStamp has no stamp be written any more, as somebody does who makes a directory of that name.
+func (c *chain) spoilStamp() {
+	c.t.Helper()
+	require.NoError(c.t, os.Remove(c.stampFile()))
+	require.NoError(c.t, os.Mkdir(c.stampFile(), 0o755))
+}
+
+// heldInMigration spoils the stamp while the migration runs, and lets it complete.
+func heldInMigration(c *chain) {
+	c.t.Helper()
+	letGo := c.hold(c.migration(1))
+	c.run(phase{
+		name: "to the migration", do: do(heights(13, 13), start()), events: []event{on("migration started", "version=1")},
+		trace: upgraded[:3], checkpoint: "1 migrating 0@10", stamp: "1 from 11 to 20 migrating", state: "10 version 0",
+	})
+	c.spoilStamp()
+	letGo()
+	c.run(phase{
+		name: "spoilt", events: []event{on("migration finished", "version=1"), on("record not written", "error~file exists")},
+		trace: upgraded[3:5], checkpoint: "1 migrating 0@10", state: "10 version 1 migrated@10",
+	})
+}
+
+func TestMigrationIsRecordedOnceTheStampCanBeWrittenAgain(t *testing.T) {
 	t.Parallel()
-	ownMounts(t)
-	c, dir := separateCheckpoint(t, migratingChain())
-	d := newDisk(t, "ext4", dir)
-	setMigrationByHand(c, func() func() { d.abort(); return d.powerUp }, "read-only file system")
-	d.unmount()
+	c := newChain(t, migratingChain()...)
+	heldInMigration(c)
+	c.run(phase{
+		name: "writable again", do: func(c *chain) { require.NoError(t, os.Remove(c.stampFile())) }, events: []event{on("height known", "version=1")},
+		trace: upgraded[5:], checkpoint: "1 running migrated 0@10", stamp: "1 from 11 to 20 migrated", state: "13 version 1 migrated@10",
+	}, stopInV1("record not written"))
+}
+
+func TestMigrationThatCannotBeRecordedIsSetByHand(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, migratingChain()...)
+	heldInMigration(c)
+	c.run(phase{
+		name: "spoilt to the end", exit: exits(74), checkpoint: "1 migrating 0@10", state: "10 version 1 migrated@10", allows: []string{"record not written"},
+		says: []string{"file exists", "the migration of version 1 completed", "BEFORE anything is started again", "--version 1 --migrated --force"},
+	})
+	require.NoError(t, os.Remove(c.stampFile()))
+	c.run(phase{name: "not set by hand", do: start(), exit: exits(78), cause: "other_state", checkpoint: "1 migrating 0@10", state: "10 version 1 migrated@10"})
+	c.doAs("--version 1 --migrated --force")
+	c.run(phase{
+		name: "set by hand", do: start(), events: []event{on("height known", "version=1")}, trace: upgraded[5:],
+		checkpoint: "1 running migrated ?0@10", stamp: "1 from 11 to 20 migrated", state: "13 version 1 migrated@10",
+	}, stopInV1())
 }
 
 // Somebody tidies up while the node runs.
-func TestCheckpointThatIsTakenAwayFailsTheHandOver(t *testing.T) {
+func TestCheckpointThatIsTakenAwayHoldsNoHandOverUp(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		spoil, mend func(c *chain, dir string) error
@@ -264,12 +263,15 @@ func TestCheckpointThatIsTakenAwayFailsTheHandOver(t *testing.T) {
 			c, dir := separateCheckpoint(t, plainChain())
 			c.run(inV0())
 			require.NoError(t, test.spoil(c, dir))
-			c.run(noHandOver(c.checkpoint, test.says))
+			c.run(phase{
+				name: "to v1", do: heights(13, 13), events: []event{on("checkpoint not written", "error~"+test.says), on("height known", "version=1")},
+				trace: toV1(false), stamp: "1 from 11 to 20", state: "13 version 0",
+			}, stopInV1("checkpoint not written"))
 			require.NoError(t, test.mend(c, dir))
 			c.run(phase{
-				name: "mended", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")},
-				trace:      []string{"start v0 stop=10", "exit v0 101 at 10", "start v1 start=11 stop=20"},
-				checkpoint: "1 running started 0@10", state: "13 version 0",
+				name: "mended", do: start(), events: []event{on("stamp found", "version=1"), on("height known", "version=1")},
+				trace:      []string{"asked v1 at 13", "start v1 stop=20"},
+				checkpoint: "1 running ?0@10", stamp: "1 from 11 to 20", state: "13 version 0",
 			})
 		})
 	}

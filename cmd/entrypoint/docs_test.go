@@ -18,9 +18,9 @@ func TestFlagReferenceIsWhatHelpPrints(t *testing.T) {
 	const page = "../../docs/flags.md"
 	var b strings.Builder
 	b.WriteString("# Flags\n\nWhat `--help` prints. Each flag also works as an environment variable: `ENTRYPOINT_`, then its name in capitals with\n" +
-		"underscores, so `ENTRYPOINT_STOP_TIMEOUT` for `--stop-timeout`; the flag wins. Only `--version` and `--migrated` of\n" +
-		"`checkpoint set` are not taken from there, because they ask for an act.\n")
-	for _, command := range []string{"", "run", "exec", "check", "status", "healthcheck", "checkpoint show", "checkpoint set", "manifest write", "manifest verify"} {
+		"underscores, so `ENTRYPOINT_STOP_TIMEOUT` for `--stop-timeout`; the flag wins. The help of a command names the flags that\n" +
+		"are not taken from there.\n")
+	for _, command := range []string{"", "run", "exec", "check", "status", "healthcheck", "height", "checkpoint show", "checkpoint set", "manifest write", "manifest verify"} {
 		args := append(strings.Fields(command), "--help")
 		var out, errs bytes.Buffer
 		require.Zero(t, dispatch(program{stdout: &out, stderr: &errs}, args))

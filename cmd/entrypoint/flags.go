@@ -13,7 +13,7 @@ import (
 	"rollup-entrypoint/sequencer"
 )
 
-// envPrefix stands before a flag's name in the environment.
+// envPrefix comes before a flag's name in the environment.
 const envPrefix = "ENTRYPOINT_"
 
 // flagSet is the flags of a command, with the environment as their second source.
@@ -23,8 +23,8 @@ type flagSet struct {
 	fromEnv map[string]bool
 	// acts are flags that ask for something to be done once, and so are not taken from the environment.
 	acts []string
-	// told, where set, is told of a usage error besides whoever reads stderr.
-	told func(error)
+	// onUsageError, if set, gets a usage error that is also printed on stderr.
+	onUsageError func(error)
 }
 
 // newFlags returns an empty set of flags for the command name.
@@ -69,7 +69,7 @@ func (fs *flagSet) explain(err error) error {
 		suggestion = sequencer.Suggest("--"+unknown.GetSpecifiedName(), known)
 	}
 	if fs.Name() == "run" {
-		hint = ": arguments for the node stand after --"
+		hint = ": arguments for the node go after --"
 	}
 	return fmt.Errorf("%w%s%s", err, suggestion, hint)
 }
@@ -111,6 +111,9 @@ func parseOrHelp(p program, flags *flagSet, usage string, args []string) (code i
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
 		fmt.Fprintf(p.stdout, "Usage:\n  %s\n\nFlags:\n%s", usage, flags.FlagUsages())
+		if len(flags.acts) > 0 {
+			fmt.Fprintf(p.stdout, "\nNot taken from the environment: --%s\n", strings.Join(flags.acts, ", --"))
+		}
 		if flags.Name() == "run" {
 			fmt.Fprintf(p.stdout, "\n%s", exitCodes)
 		}
@@ -121,10 +124,10 @@ func parseOrHelp(p program, flags *flagSet, usage string, args []string) (code i
 	return 0, false
 }
 
-// usageError tells what is wrong with the command line, and gives the exit code.
+// usageError prints what is wrong with the command line, and gives the exit code.
 func (fs *flagSet) usageError(p program, err error) int {
-	if fs.told != nil {
-		fs.told(err)
+	if fs.onUsageError != nil {
+		fs.onUsageError(err)
 	}
 	return usageError(p, fs.Name(), err)
 }

@@ -4,16 +4,17 @@
 //
 //	entrypoint [run] -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS] [-- NODE ARGUMENTS]
 //	entrypoint exec [FLAGS] -- COMMAND [ARGUMENTS]
-//	entrypoint check -c CONFIG [-f CHECKPOINT] [FLAGS]
+//	entrypoint check -c CONFIG [-f CHECKPOINT] [--running URL] [FLAGS]
 //	entrypoint status [--json] [--watch] [--listen ADDRESS]
 //	entrypoint healthcheck [--ready] [--listen ADDRESS]
-//	entrypoint checkpoint show|set -f CHECKPOINT [FLAGS]
+//	entrypoint height -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS] [-- NODE ARGUMENTS]
+//	entrypoint checkpoint show|set -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS]
 //	entrypoint manifest write|verify [FLAGS]
 //	entrypoint version
 //
 // Every flag can be given as an environment variable too: ENTRYPOINT_ and the flag's name in capitals, with underscores
 // for hyphens, so ENTRYPOINT_CHECKPOINT_FILE for --checkpoint-file. The flag wins. See 'entrypoint --help' for the exit
-// codes and 'entrypoint COMMAND --help' for the flags.
+// codes and 'entrypoint COMMAND --help' for the flags, and for the few that are not taken from the environment.
 package main
 
 import (
@@ -55,8 +56,9 @@ func commands() []command {
 		{"check", "look for all that would keep a run or an upgrade from succeeding", false, checkCommand},
 		{"status", "show what a running entrypoint does", false, statusCommand},
 		{"healthcheck", "exit 0 if a running entrypoint is alive, or its node ready, else 1", false, healthcheckCommand},
+		{"height", "ask the stopped node for the height of its state, and say what the next start does", true, heightCommand},
 		{"checkpoint", "show or set where the sequence is", false, checkpointCommand},
-		{"manifest", "record what lies in an image, or compare the two", false, manifestCommand},
+		{"manifest", "record what is in an image, or compare the two", false, manifestCommand},
 		{"version", "print the version of this program", false, versionCommand},
 	}
 }
@@ -123,10 +125,10 @@ const exitCodes = `Exit codes:
   0        finished, or stopped as asked
   1..255   the node's or the migration's own code; the last log line says whose
   64       the command line or the environment is wrong
-  65       the checkpoint cannot be read
-  74       the checkpoint cannot be written, or another process holds its lock
-  75       a node exited 0 before its stop height was proven; starting again is safe
-  78       config, files, checkpoint and state do not fit together
+  65       the checkpoint, or the stamp in the state, cannot be read
+  74       one of them cannot be written, or another process holds the lock
+  75       a node exited 0 below its stop height again and again, or another passing condition; starting again is safe
+  78       config, files, record and state are inconsistent
   126 127  a program cannot be executed, or is not found
   128+n    killed by signal n
 `

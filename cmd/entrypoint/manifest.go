@@ -70,7 +70,7 @@ func manifestWrite(p program, args []string) int {
 	if err != nil {
 		return fail(p, &sequencer.Failure{
 			Code: sequencer.CodeMismatch, What: "the manifest cannot be written", Err: err, Safe: "nothing was changed",
-			Next: "mend that, and write it after the last version was copied into the image",
+			Next: "fix that, and write it after the last version was copied into the image",
 		})
 	}
 	fmt.Fprintf(p.stdout, "%s: %s\n", output, extent(m))

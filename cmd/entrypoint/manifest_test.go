@@ -18,8 +18,10 @@ import (
 
 	"rollup-entrypoint/images"
 	"rollup-entrypoint/internal/mockrollup"
+	"rollup-entrypoint/internal/preflight"
 	"rollup-entrypoint/internal/status"
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // The manifest of an image, and what becomes of versions that are not as it says.
@@ -90,12 +92,12 @@ func TestImageRunsThroughItsVersionsWithAManifest(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(c.folder(0), "evm_pinned_cache.json"), []byte("{}"), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(c.folder(1), "evm_pinned_cache.json"), []byte("{}"), 0o644))
 	digest := func(i int) *string {
-		sum, err := (&sequencer.Disk{}).Digest(c.binary(i))
+		sum, err := (&preflight.Disk{}).Digest(c.binary(i))
 		require.NoError(t, err)
 		return &sum
 	}
 	c.run(phase{
-		name: "v0", do: do(heights(5, 5), start("--preflight-before=1000h")), trace: []string{"start v0 stop=10"}, checkpoint: "0 running started",
+		name: "v0", do: do(heights(5, 5), start("--preflight-before=1000h")), trace: []string{"start v0 stop=10"}, checkpoint: "0 running",
 		events: []event{on("manifest found", "manifest="+c.manifest(), "detail~3 versions, 8 files"), on("height known", "version=0")},
 	})
 	r := c.awaitStatus("the versions to be verified", func(r status.Report) bool { return r.NextUpgrade.Preflight != nil && r.Height != nil })
@@ -104,16 +106,17 @@ func TestImageRunsThroughItsVersionsWithAManifest(t *testing.T) {
 	c.run(phase{
 		name: "v1 and v2", do: heights(23, 23), events: []event{on("migration finished"), on("height known", "version=2")},
 		trace: []string{
-			"exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20", "exit v1 0 at 20",
-			"?start v1 stop=20", "?exit v1 101 at 20", "start v2 start=21",
+			"exit v0 0 at 10", "asked v0 at 10", "start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11 stop=20", "exit v1 0 at 20",
+			"asked v1 at 20", "start v2 start=21",
 		},
-		checkpoint: "2 running started 0@10 1@20", state: "23 version 1 migrated@10",
+		checkpoint: "2 running 0@10 1@20", state: "23 version 1 migrated@10",
 	})
 	r = c.awaitStatus("v2", func(r status.Report) bool { return r.VersionIndex == 2 && r.Height != nil })
 	assert.Equal(t, digest(2), r.BinarySHA256)
 	assert.Equal(t, []*string{digest(0), digest(1), digest(2)}, []*string{r.Versions[0].BinarySHA256, r.Versions[1].BinarySHA256, r.Versions[2].BinarySHA256})
-	record, _, err := sequencer.ReadCheckpoint(c.checkpoint)
+	found, err := checkpoint.Read(c.checkpoint, "")
 	require.NoError(t, err)
+	record := found.Checkpoint
 	assert.Equal(t, []string{*digest(0), *digest(1), *digest(2)}, []string{record.History[0].BinarySHA256, record.History[1].BinarySHA256, record.BinarySHA256})
 	c.run(phase{
 		name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v2 terminated", "exit v2 0 at 23"},
@@ -156,20 +159,20 @@ func TestVersionToRunThatIsNotAsInTheManifestIsNotStarted(t *testing.T) {
 			test.do(c)
 			c.run(phase{
 				name: "start", do: do(heights(5, 5), start()), exit: exits(78), allows: []string{"preflight problem"}, checkpoint: "none", state: "none",
-				says: append(test.says, `version 0 is not what it is to be`, "nothing was started"),
+				says: append(test.says, `version 0 does not match the manifest`, "nothing was started"),
 			})
 		})
 	}
 }
 
-// The tampered version is known while v0 runs, and is not started when its height comes. Mended, it goes on.
-func TestLaterVersionThatIsNotAsInTheManifestIsToldAndThenRefused(t *testing.T) {
+// The tampered version is known while v0 runs, and is not started when its height comes. Once it is fixed, the chain continues.
+func TestLaterVersionThatIsNotAsInTheManifestIsReportedAndThenRefused(t *testing.T) {
 	t.Parallel()
 	c := inImage(t, version{stop: 10}, version{stop: 20, migrates: true}, version{})
 	right := c.bytes(c.migration(1))
 	c.replace(c.migration(1), right+"tampered")
 	c.run(phase{
-		name: "v0", do: do(heights(5, 5), start()), trace: []string{"start v0 stop=10"}, checkpoint: "0 running started",
+		name: "v0", do: do(heights(5, 5), start()), trace: []string{"start v0 stop=10"}, checkpoint: "0 running",
 		events: []event{on("height known", "version=0"), on("preflight problem", "version=1", "severity=error", "problem~v1/migration has ")},
 	})
 	r := c.awaitStatus("the problem", func(r status.Report) bool {
@@ -181,17 +184,17 @@ func TestLaterVersionThatIsNotAsInTheManifestIsToldAndThenRefused(t *testing.T) 
 	c.expectProbes("", "")
 	c.run(
 		phase{
-			name: "the height", do: heights(12, 12), exit: exits(78), checkpoint: "0 running started", state: "10 version 0",
-			trace: []string{"exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10"},
+			name: "the height", do: heights(12, 12), exit: exits(78), checkpoint: "0 running", state: "10 version 0",
+			trace: []string{"exit v0 0 at 10", "asked v0 at 10"},
 			says: []string{
-				"version 0 is complete at height 10, but version 1 cannot follow", c.migration(1) + " has ", "take the image as it was built",
-				"nothing of it was started and the checkpoint is unchanged",
+				"version 0 is complete at height 10, but version 1 cannot be started", c.migration(1) + " has ", "take the image as it was built",
+				"nothing of it was started and the record is unchanged",
 			},
 		},
 		phase{
-			name: "mended", do: do(func(c *chain) { c.replace(c.migration(1), right) }, start()), events: []event{on("height known", "version=1")},
-			trace:      []string{"start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"},
-			checkpoint: "1 running started migrated 0@10", state: "12 version 1 migrated@10",
+			name: "fixed", do: do(func(c *chain) { c.replace(c.migration(1), right) }, start()), events: []event{on("height known", "version=1")},
+			trace:      []string{"asked v0 at 10", "start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11 stop=20"},
+			checkpoint: "1 running migrated 0@10", state: "12 version 1 migrated@10",
 		},
 	)
 }
@@ -203,9 +206,9 @@ func TestVersionThatIsChangedAfterItWasVerifiedIsRefused(t *testing.T) {
 	c.awaitStatus("v1 to be verified", func(r status.Report) bool { return r.NextUpgrade.Preflight != nil })
 	c.replace(c.binary(1), tampered(c.bytes(c.binary(1))))
 	c.run(phase{
-		name: "the height", do: heights(12, 12), exit: exits(78), checkpoint: "0 running started", state: "10 version 0", allows: []string{"preflight problem"},
-		trace: []string{"exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10"},
-		says:  []string{"version 1 cannot follow", c.binary(1) + " has the sha256 "},
+		name: "the height", do: heights(12, 12), exit: exits(78), checkpoint: "0 running", state: "10 version 0", allows: []string{"preflight problem"},
+		trace: []string{"exit v0 0 at 10", "asked v0 at 10"},
+		says:  []string{"version 1 cannot be started", c.binary(1) + " has the sha256 "},
 	})
 }
 
@@ -215,7 +218,7 @@ func TestNewFileInTheFolderOfAVersionIsAWarning(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(c.folder(0), "notes"), nil, 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(c.folder(1), "notes"), nil, 0o644))
 	c.run(phase{
-		name: "to v1", do: do(heights(12, 12), start()), trace: []string{"start v0 stop=10", "exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10", "start v1 start=11"},
+		name: "to v1", do: do(heights(12, 12), start()), trace: []string{"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10", "start v1 start=11"},
 		events: []event{on("preflight problem", "version=0", "severity=warning", "problem~v0/notes is not in the manifest"), on("height known", "version=1")},
 	})
 }
@@ -347,7 +350,7 @@ func TestNodesHaveTheirPriorityWhileVersionsAreVerified(t *testing.T) {
 	idling(c)
 	expectNormal("v0")
 	c.run(phase{
-		name: "migration", do: heights(15, 15), trace: []string{"exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10"},
+		name: "migration", do: heights(15, 15), trace: []string{"exit v0 0 at 10", "asked v0 at 10"},
 		events: []event{on("migration started", "version=1")},
 	})
 	c.await("no thread in the background", func() bool { idle, _ := c.idlers(); return idle == 0 })
@@ -359,7 +362,7 @@ func TestNodesHaveTheirPriorityWhileVersionsAreVerified(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "go"), nil, 0o644))
 	c.run(phase{
-		name: "v1", trace: []string{"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"}, events: []event{on("height known", "version=1")},
+		name: "v1", trace: []string{"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11 stop=20"}, events: []event{on("height known", "version=1")},
 	})
 	idling(c)
 	expectNormal("v1")

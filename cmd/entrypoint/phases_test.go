@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,7 +12,7 @@ import (
 	"testing"
 
 	"rollup-entrypoint/internal/mockrollup"
-	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // The tests of this package drive the real program, over stand-in nodes, in phases: do something, then expect
@@ -27,18 +26,19 @@ type phase struct {
 	// events are lines of our log, in this order; others may stand between them.
 	events []event
 	// trace is all that the nodes and migrations wrote into their journal since the last phase: starts with their
-	// arguments, signals, and exits with their code and the durable height. A line that begins with ? may be missing.
+	// arguments, questions with the height that was the answer, signals, and exits with their code and the durable height.
+	// A line that begins with ? may be missing.
 	trace []string
-	// checkpoint and state are what is on the volume, in words, of which those with a ? may be missing; empty: not looked at.
-	checkpoint, state string
+	// checkpoint, stamp and state are what is on the volume, in words, of which those with a ? may be missing; empty: not
+	// looked at.
+	checkpoint, stamp, state string
 	// exit ends the program with this code; nil: it is to go on.
 	exit *int
-	// says are parts of the last log line, which says why a run failed.
-	says []string
+	// says are parts of the last log line, which says why a run failed; cause is the cause in it, for programs.
+	says  []string
+	cause string
 	// allows are warnings that may come or not.
 	allows []string
-	// orchestrated has a program that ends with 75 started again, once, as its orchestrator would.
-	orchestrated bool
 }
 
 func exits(code int) *int { return &code }
@@ -63,10 +63,6 @@ func (c *chain) run(phases ...phase) {
 // expect waits until everything is as p wants it, and finds what it does not want.
 func (c *chain) expect(p phase) {
 	c.t.Helper()
-	c.restarts = 0
-	if p.orchestrated {
-		c.restarts = 1
-	}
 	for _, e := range p.events {
 		c.awaitEvent(e)
 	}
@@ -77,6 +73,9 @@ func (c *chain) expect(p phase) {
 	c.expectTrace(p.trace, !ended)
 	if p.checkpoint != "" {
 		c.awaitEqual("checkpoint", p.checkpoint, !ended, c.checkpointInWords)
+	}
+	if p.stamp != "" {
+		c.awaitEqual("stamp", p.stamp, !ended, c.stampInWords)
 	}
 	if p.state != "" {
 		c.awaitEqual("state", p.state, !ended, c.stateInWords)
@@ -104,7 +103,7 @@ func (c *chain) expectEnd(p phase) {
 		c.fatalf("processes are left over: %v", left)
 	}
 	if *p.exit != 0 && !killed {
-		c.expectReason(*p.exit, p.says)
+		c.expectReason(*p.exit, p.cause, p.says)
 	}
 	c.expectNoWarnings(p.allows)
 	entries, err := c.journal()
@@ -115,12 +114,12 @@ func (c *chain) expectEnd(p phase) {
 		c.fatalf("two processes worked on the state at once: %+v", overlap)
 	}
 	if temp := c.leftoverFiles(); !killed && len(temp) > 0 {
-		c.fatalf("files are left over beside the checkpoint: %v", temp)
+		c.fatalf("temporary files are left over: %v", temp)
 	}
 }
 
 // expectReason looks at the last line of our log.
-func (c *chain) expectReason(code int, says []string) {
+func (c *chain) expectReason(code int, cause string, says []string) {
 	c.t.Helper()
 	lines := c.program.log.all()
 	if len(lines) == 0 {
@@ -130,12 +129,24 @@ func (c *chain) expectReason(code int, says []string) {
 	if last.text("msg") != "run failed" || last.text("exit_code") != strconv.Itoa(code) {
 		c.fatalf("the last line does not say why the run failed with %d: %s", code, last.raw)
 	}
+	if cause != "" && last.text("cause") != cause {
+		c.fatalf("the cause is %q, want %q: %s", last.text("cause"), cause, last.raw)
+	}
 	for _, part := range says {
 		if !strings.Contains(last.text("error"), part) {
 			c.fatalf("the last line does not say %q:\n%s", part, last.text("error"))
 		}
 	}
 	last.expected = true
+}
+
+// saysNothingOf looks for what the log of the last program must not have in its last line.
+func (c *chain) saysNothingOf(text string) {
+	c.t.Helper()
+	_, last, found := strings.Cut(c.lastLog, `"msg":"run failed"`)
+	if !found || strings.Contains(last, text) {
+		c.fatalf("the failure must be there and say nothing of %q: %s", text, last)
+	}
 }
 
 // expectNoWarnings finds warnings and errors that no phase waited for.
@@ -165,12 +176,7 @@ func (c *chain) awaitEvent(e event) {
 				return true
 			}
 		}
-		if ended && c.program.code() == sequencer.CodeEarlyExit && c.restarts > 0 {
-			c.restarts--
-			c.expectReason(sequencer.CodeEarlyExit, []string{"start again"})
-			c.program = nil
-			c.startWith(c.args...)
-		} else if ended {
+		if ended {
 			c.fatalf("the program ended with code %d without the log event %v", c.program.code(), e)
 		}
 		return false
@@ -220,38 +226,64 @@ func traceMatches(got, want []string) bool {
 
 // journal is what nodes and migrations wrote. One that was killed as it started may leave an empty file.
 func (c *chain) journal() ([]mockrollup.Entry, error) {
-	info, err := os.Stat(filepath.Join(c.state, "journal.jsonl"))
-	if err == nil && info.Size() == 0 {
-		return nil, nil
-	}
-	return mockrollup.ReadJournal(c.state)
+	return mockrollup.ReadJournal(c.journalDir())
 }
 
-// trace is the journal in words.
+// trace is the journal in words. A question, which is a start with an impossible start height and the exit that follows,
+// is one line.
 func (c *chain) trace() []string {
 	entries, err := c.journal()
 	if err != nil {
 		return nil // a line is being written
 	}
 	var lines []string
+	questions := map[int]int{} // the line of the question that a process is asked
 	for _, e := range entries {
 		who := e.Label
 		if e.Kind == mockrollup.KindMigration {
 			who += " migration"
 		}
-		switch e.Event {
-		case mockrollup.EventStart:
+		at, asked := questions[e.PID]
+		switch {
+		case e.Event == mockrollup.EventStart && isQuestion(e.Args):
+			questions[e.PID] = len(lines)
+			lines = append(lines, "asking "+who)
+		case e.Event == mockrollup.EventStart:
+			delete(questions, e.PID)
 			lines = append(lines, strings.TrimSpace("start "+who+" "+c.argsInWords(e.Args)))
-		case mockrollup.EventSignal:
+		case e.Event == mockrollup.EventSignal:
 			lines = append(lines, "signal "+who+" "+e.Reason)
-		case mockrollup.EventExit:
+		case e.Event == mockrollup.EventExit && asked:
+			lines[at] = answerInWords(who, e)
+		case e.Event == mockrollup.EventExit:
 			lines = append(lines, fmt.Sprintf("exit %s %d at %d", who, *e.Code, e.Height))
 		}
 	}
 	return lines
 }
 
+// answerInWords is "asked v0 at 10" for a node that rejected its start height, as it must.
+func answerInWords(who string, exit mockrollup.Entry) string {
+	if strings.Contains(exit.Reason, "start_at_rollup_height") {
+		return fmt.Sprintf("asked %s at %d", who, exit.Height)
+	}
+	return fmt.Sprintf("asked %s, exit %d at %d", who, *exit.Code, exit.Height)
+}
+
 var heightFlags = regexp.MustCompile(`--(start|stop)-at-rollup-height (\d+)`)
+
+// leastNonce is the lowest start height with which a node is asked: no chain is ever that long.
+const leastNonce = 1 << 48
+
+// isQuestion reports whether a node with these arguments was started to be asked.
+func isQuestion(args []string) bool {
+	for _, found := range heightFlags.FindAllStringSubmatch(strings.Join(args, " "), -1) {
+		if height, err := strconv.ParseUint(found[2], 10, 64); err == nil && found[1] == "start" && height >= leastNonce {
+			return true
+		}
+	}
+	return false
+}
 
 // argsInWords shortens arguments: "start=11 stop=20 --more". The config is left out where it is the version's own.
 func (c *chain) argsInWords(args []string) string {
@@ -262,26 +294,62 @@ func (c *chain) argsInWords(args []string) string {
 	return strings.TrimSpace(heightFlags.ReplaceAllString(text, "$1=$2"))
 }
 
-// checkpointInWords is "1 running", and then what else it says: started, migrated, and what was completed at which height.
+// checkpointInWords is "1 running", and then what else it says: migrated, what was completed at which height, and that it
+// has not followed a stamp.
 func (c *chain) checkpointInWords() string {
-	record, found, err := sequencer.ReadCheckpoint(c.checkpoint)
+	found, err := checkpoint.Read(c.checkpoint, "")
 	switch {
 	case err != nil:
 		return err.Error()
-	case !found:
+	case found.Checkpoint == nil:
 		return "none"
 	}
+	record := found.Checkpoint
 	words := []string{strconv.Itoa(record.VersionIndex), string(record.Phase)}
-	if record.Started && record.Phase != sequencer.PhaseFinished {
-		words = append(words, "started")
-	}
 	if record.MigrationCompleted {
 		words = append(words, "migrated")
 	}
-	for _, done := range record.History {
+	for _, done := range completed(record) {
 		words = append(words, fmt.Sprintf("%d@%d", done.VersionIndex, done.StopHeight))
 	}
+	if record.Phase != "" && !record.Stamped {
+		words = append(words, "unstamped")
+	}
 	return strings.Join(words, " ")
+}
+
+// completed are the versions that a checkpoint has as complete.
+func completed(record *checkpoint.Checkpoint) []checkpoint.Entry {
+	return slices.DeleteFunc(slices.Clone(record.History), func(e checkpoint.Entry) bool { return e.CompletedAt.IsZero() })
+}
+
+// stampInWords is "1 from 11 to 20 migrated": the version, its heights, and how far its migration is.
+func (c *chain) stampInWords() string {
+	found, err := checkpoint.Read("", c.state)
+	switch {
+	case err != nil:
+		return err.Error()
+	case found.Stamp == nil:
+		return "none"
+	}
+	stamp := found.Stamp
+	text := strconv.Itoa(stamp.VersionIndex)
+	if stamp.StartHeight > 0 {
+		text += fmt.Sprintf(" from %d", stamp.StartHeight)
+	}
+	if stamp.StopHeight > 0 {
+		text += fmt.Sprintf(" to %d", stamp.StopHeight)
+	}
+	switch stamp.Migration {
+	case checkpoint.MigrationBegun:
+		text += " migrating"
+	case checkpoint.MigrationCompleted:
+		text += " migrated"
+	}
+	if stamp.Complete {
+		text += " complete"
+	}
+	return text
 }
 
 // stateInWords is "20 version 1 migrated@10": the durable height, the layout, and where migrations ran.
@@ -291,6 +359,9 @@ func (c *chain) stateInWords() string {
 		return "none"
 	}
 	text := fmt.Sprintf("%d version %d", state.Height, state.StateVersion)
+	if state.Damaged != "" {
+		text += " damaged"
+	}
 	if state.Migrating != nil {
 		text += " half migrated"
 	}

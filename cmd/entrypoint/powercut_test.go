@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rollup-entrypoint/internal/mockrollup"
-	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 var (
@@ -51,13 +51,13 @@ func TestPowerIsCutAtAnyMomentAndTheChainBecomesTheSame(t *testing.T) {
 // cutCounts is what happened over all cuts.
 type cutCounts struct {
 	rounds, chains int
-	// inWrite fell while a temporary file lay beside the checkpoint; old brought an older checkpoint back than could be
-	// read before the cut; leftovers are the temporary files that the disk still had afterwards.
+	// inWrite fell while there was a temporary file beside the checkpoint or the stamp; old brought an older stamp back than
+	// could be read before the cut; leftovers are the temporary files that the disk still had afterwards.
 	inWrite, old, leftovers int
 }
 
 func (n *cutCounts) String() string {
-	return fmt.Sprintf("%d power cuts in %d chains: %d in a checkpoint write, %d brought the old checkpoint back, %d temporary files were left, 0 differences",
+	return fmt.Sprintf("%d power cuts in %d chains: %d in a write of ours, %d brought the old stamp back, %d temporary files were left, 0 differences",
 		n.rounds, n.chains, n.inWrite, n.old, n.leftovers)
 }
 
@@ -86,7 +86,7 @@ func toTheEnd(name string) phase {
 	return phase{
 		name: name, do: start(), exit: exits(0), trace: []string{anything},
 		checkpoint: "3 finished 0@10 1@20 2@30 3@40", state: "40 version 2 migrated@10 migrated@20",
-		allows: []string{"interrupted migration is run again", "previous version was not complete"}, orchestrated: true,
+		allows: []string{"interrupted migration is run again"},
 		events: []event{on("sequence finished", "version=3")},
 	}
 }
@@ -123,7 +123,7 @@ func liveUntilPowerCut(c *chain, d *disk, random *rand.Rand, cuts *cutCounts, se
 	idle := d.keepBusy()
 	c.start()
 	cut := moment.await(c)
-	temp, before := len(c.leftoverFiles()), readText(c.checkpoint)
+	temp, before := len(c.leftoverFiles()), readText(c.stampFile())
 	d.cutPower()
 	idle()
 	_ = c.program.cmd.Process.Kill()
@@ -148,13 +148,13 @@ func (n *cutCounts) count(c *chain, before string, temp int) {
 		n.inWrite++
 	}
 	n.leftovers += len(c.leftoverFiles())
-	earlier, err := sequencer.ParseCheckpoint([]byte(before))
+	earlier, err := checkpoint.ParseStamp([]byte(before))
 	if err != nil {
 		return // there was none yet
 	}
-	now, _, err := sequencer.ReadCheckpoint(c.checkpoint)
+	found, err := checkpoint.Read("", c.state)
 	require.NoError(c.t, err)
-	if now.UpdatedAt.Before(earlier.UpdatedAt) {
+	if found.Stamp == nil || found.Stamp.UpdatedAt.Before(earlier.UpdatedAt) {
 		n.old++
 	}
 }
@@ -180,36 +180,37 @@ func (s *durable) check(c *chain, log *logBook) {
 			}
 		}
 	}
-	record, found, err := sequencer.ReadCheckpoint(c.checkpoint)
-	require.NoError(c.t, err, "%s: a power cut never tears the checkpoint", c.phase)
-	if !found {
-		require.Zero(c.t, *s, "%s: the checkpoint is gone", c.phase)
+	found, err := checkpoint.Read(c.checkpoint, c.state)
+	require.NoError(c.t, err, "%s: a power cut tears neither the checkpoint nor the stamp", c.phase)
+	if found.Stamp == nil {
+		require.Zero(c.t, *s, "%s: the stamp is gone", c.phase)
 		return
 	}
 	state, err := mockrollup.ReadState(c.state)
 	if !errors.Is(err, os.ErrNotExist) || s.height > 0 {
 		require.NoError(c.t, err, c.phase)
 	}
+	at := found.Stamp.VersionIndex
 	switch {
-	case record.VersionIndex < s.version, state.Height < s.height, len(state.Migrations) < s.records:
-		c.fatalf("something durable is lost: %+v, then %s, %s", *s, c.checkpointInWords(), c.stateInWords())
-	case len(record.History) > 0 && state.Height < record.History[len(record.History)-1].StopHeight:
-		c.fatalf("the checkpoint is ahead of the state: %s, %s", c.checkpointInWords(), c.stateInWords())
+	case at < s.version, state.Height < s.height, len(state.Migrations) < s.records:
+		c.fatalf("something durable is lost: %+v, then %s, %s", *s, c.stampInWords(), c.stateInWords())
+	case at > 0 && state.Height < c.versions[at].start-1:
+		c.fatalf("the stamp is ahead of the state: %s, %s", c.stampInWords(), c.stateInWords())
 	}
-	*s = durable{record.VersionIndex, state.Height, len(state.Migrations)}
+	*s = durable{at, state.Height, len(state.Migrations)}
 }
 
 // moment is when the power is cut: when the first of these comes.
 type moment struct {
 	after time.Duration // since the start, or since the event
 	event event
-	// write is what happens to a file beside the checkpoint, as inotify(7) names it, for the nth time.
+	// write is what happens to a file of the checkpoint or the stamp, as inotify(7) names it, for the nth time.
 	write uint32
 	nth   int
 	watch int
 }
 
-// chooseMoment takes one of three kinds: some time, some line of log, or some step of a checkpoint write.
+// chooseMoment takes one of three kinds: some time, some line of log, or some step of a write of ours.
 func chooseMoment(c *chain, random *rand.Rand) *moment {
 	c.t.Helper()
 	m := &moment{after: time.Duration(random.Int64N(int64(250 * time.Millisecond)))}
@@ -231,6 +232,9 @@ func (m *moment) arm(c *chain) {
 	require.NoError(c.t, err)
 	_, err = unix.InotifyAddWatch(fd, filepath.Dir(c.checkpoint), m.write)
 	require.NoError(c.t, err)
+	if _, err := unix.InotifyAddWatch(fd, c.state, m.write); !errors.Is(err, os.ErrNotExist) { // it comes with the first stamp
+		require.NoError(c.t, err)
+	}
 	m.watch = fd
 }
 
@@ -273,8 +277,9 @@ func (m *moment) written() bool {
 	if err != nil {
 		return false
 	}
-	// The lock and the state's folder lie there, too; a temporary file has the checkpoint's name in its own.
-	m.nth -= bytes.Count(buffer[:n], []byte("checkpoint.json")) - bytes.Count(buffer[:n], []byte("checkpoint.json.lock"))
+	// The lock and the files of the node are there, too; a temporary file has the name of the file in its own.
+	count := func(name string) int { return bytes.Count(buffer[:n], []byte(name)) }
+	m.nth -= count("checkpoint.json") - count("checkpoint.json.lock") + count("rollup-version.json")
 	return m.nth <= 0
 }
 
@@ -298,31 +303,39 @@ func TestPowerCutLosesWhatIsNotSynced(t *testing.T) {
 			dir := t.TempDir()
 			d := newDisk(t, kind, dir)
 			path := filepath.Join(dir, "checkpoint.json")
-			after := func(save func(*sequencer.FileStore)) string {
-				store, err := sequencer.OpenFileStore(path)
+			after := func(save func(*checkpoint.Store)) string {
+				store, err := checkpoint.Open(path, "")
 				require.NoError(t, err)
-				require.NoError(t, store.Save(sequencer.Checkpoint{VersionIndex: 0, BinaryPath: "/rollup"}))
+				require.NoError(t, store.SaveCheckpoint(checkpoint.Checkpoint{VersionIndex: 0, BinaryPath: "/rollup"}))
 				save(store)
 				d.cutPower()
 				require.NoError(t, store.Close())
 				d.powerUp()
-				record, _, err := sequencer.ReadCheckpoint(path)
+				found, err := checkpoint.Read(path, "")
 				if err != nil {
 					return "torn"
 				}
-				return strconv.Itoa(record.VersionIndex)
+				return strconv.Itoa(found.Checkpoint.VersionIndex)
 			}
 			for range 10 {
-				assert.Equal(t, "1", after(func(store *sequencer.FileStore) {
-					require.NoError(t, store.Save(sequencer.Checkpoint{VersionIndex: 1, BinaryPath: "/rollup"}))
-				}), "FileStore keeps its promise")
+				assert.Equal(t, "1", after(func(store *checkpoint.Store) {
+					require.NoError(t, store.SaveCheckpoint(checkpoint.Checkpoint{VersionIndex: 1, BinaryPath: "/rollup"}))
+				}), "Store keeps its promise")
 			}
-			assert.Equal(t, "0", after(func(*sequencer.FileStore) { replaceUnsynced(t, path) }), "without any fsync the new one is lost")
-			assert.Equal(t, "torn", after(func(*sequencer.FileStore) {
+			assert.Equal(t, "0", after(func(*checkpoint.Store) {
+				store, err := checkpoint.Open("", filepath.Join(dir, "new", "state"))
+				require.NoError(t, err)
+				require.NoError(t, store.SaveStamp(checkpoint.Stamp{Name: "v0"}))
+			}))
+			found, err := checkpoint.Read("", filepath.Join(dir, "new", "state"))
+			require.NoError(t, err)
+			assert.NotNil(t, found.Stamp, "nor is a stamp lost, or the directory that was made for it")
+			assert.Equal(t, "0", after(func(*checkpoint.Store) { replaceUnsynced(t, path) }), "without any fsync the new one is lost")
+			assert.Equal(t, "torn", after(func(*checkpoint.Store) {
 				replaceUnsynced(t, path)
 				syncPath(t, dir)
 			}), "without that of the file it is torn")
-			assert.Equal(t, "torn", after(func(*sequencer.FileStore) {
+			assert.Equal(t, "torn", after(func(*checkpoint.Store) {
 				require.NoError(t, os.Truncate(path, 0))
 				syncPath(t, path)
 				require.NoError(t, os.WriteFile(path, encoded(t), 0o644))
@@ -333,7 +346,7 @@ func TestPowerCutLosesWhatIsNotSynced(t *testing.T) {
 
 func encoded(t *testing.T) []byte {
 	t.Helper()
-	text, err := sequencer.EncodeCheckpoint(sequencer.Checkpoint{VersionIndex: 1, BinaryPath: "/rollup"})
+	text, err := checkpoint.Encode(checkpoint.Checkpoint{VersionIndex: 1, BinaryPath: "/rollup"})
 	require.NoError(t, err)
 	return text
 }

@@ -12,13 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rollup-entrypoint/images"
+	"rollup-entrypoint/internal/preflight"
 	"rollup-entrypoint/sequencer"
 )
 
-// preflight finds all that would keep version i from running: its files, and what its programs need of the image. It may
+// preflightVersion finds all that would keep version i from running: its files, and what its programs need of the image. It may
 // run in a goroutine, and changes nothing.
-func preflight(plan *sequencer.Plan, i int) []sequencer.Finding {
-	found := sequencer.CheckFiles(plan, i)
+func preflightVersion(plan *sequencer.Plan, i int) []sequencer.Finding {
+	found := preflight.CheckFiles(plan, i)
 	place := &images.Place{Path: os.Getenv("PATH"), LibraryPath: os.Getenv("LD_LIBRARY_PATH")}
 	for _, pair := range plan.Versions[i].Env {
 		name, value, _ := strings.Cut(pair, "=")
@@ -29,7 +30,7 @@ func preflight(plan *sequencer.Plan, i int) []sequencer.Finding {
 			place.LibraryPath = value
 		}
 	}
-	programs := sequencer.Programs(plan, i)
+	programs := preflight.Programs(plan, i)
 	for _, key := range slices.Sorted(maps.Keys(programs)) {
 		for _, p := range place.Check(programs[key]) {
 			f := sequencer.Finding{Version: i, Severity: sequencer.SeverityWarning, What: key + ": " + p.What, Next: p.Next}
@@ -43,14 +44,14 @@ func preflight(plan *sequencer.Plan, i int) []sequencer.Finding {
 }
 
 // runPreflight is the preflight for a run, which has the lock and has read the checkpoint. What it finds of the volume and
-// the machine is a warning: a node may get along with it, and would tell.
+// the machine is a warning: a node may get along with it, and otherwise says so itself.
 func runPreflight(plan *sequencer.Plan) func(i int) []sequencer.Finding {
 	return func(i int) []sequencer.Finding {
 		if i != sequencer.WholePlan {
-			return preflight(plan, i)
+			return preflightVersion(plan, i)
 		}
 		found := sequencer.CheckStorage(plan)
-		for _, f := range slices.Concat(sequencer.CheckVolume(plan, ""), checkMachine()) {
+		for _, f := range slices.Concat(preflight.CheckVolume(plan, ""), checkMachine()) {
 			f.Severity = sequencer.SeverityWarning
 			found = append(found, f)
 		}
@@ -59,16 +60,13 @@ func runPreflight(plan *sequencer.Plan) func(i int) []sequencer.Finding {
 }
 
 // preflightAll finds all that would keep a run from going on, or a later upgrade from succeeding, as far as it can be
-// known before: the versions, their digests (nil for no manifest), the checkpoint (empty for none), the volume and the
-// machine. It changes nothing.
-func preflightAll(plan *sequencer.Plan, checkpoint string, verifier *verifier) []sequencer.Finding {
-	var found, ofCheckpoint []sequencer.Finding
-	first := 0
-	if checkpoint != "" {
-		first, ofCheckpoint = sequencer.CheckCheckpoint(plan, checkpoint)
-	}
+// known before: the versions, their digests (nil for no manifest), the record (path is the checkpoint, empty for none), the
+// volume and the machine. It changes nothing.
+func preflightAll(plan *sequencer.Plan, path string, verifier *verifier) []sequencer.Finding {
+	var found []sequencer.Finding
+	first, ofRecord := sequencer.CheckRecord(plan, path, (&preflight.Disk{}).Digest)
 	for i := range plan.Versions {
-		ofVersion := preflight(plan, i)
+		ofVersion := preflightVersion(plan, i)
 		if verifier != nil {
 			ofVersion = append(ofVersion, verifier.verify(context.Background(), i, false)...)
 		}
@@ -82,7 +80,7 @@ func preflightAll(plan *sequencer.Plan, checkpoint string, verifier *verifier) [
 	if verifier != nil {
 		found = append(found, verifier.verify(context.Background(), sequencer.WholePlan, false)...)
 	}
-	return slices.Concat(found, sequencer.CheckStorage(plan), ofCheckpoint, sequencer.CheckVolume(plan, checkpoint), checkMachine())
+	return slices.Concat(found, sequencer.CheckStorage(plan), ofRecord, preflight.CheckVolume(plan, path), checkMachine())
 }
 
 // filesWanted is how many open files a state engine with a few hundred files and as many connections gets along with.

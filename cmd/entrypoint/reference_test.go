@@ -28,7 +28,7 @@ func plainChain() []version { return []version{{stop: 10}, {stop: 20}, {}} }
 func migratingChain() []version { return []version{{stop: 10}, {stop: 20, migrates: true}, {}} }
 
 // stopped is what a stop that went well has in the log.
-var stopped = []event{on("stop requested", "signal=SIGTERM"), on("version exited", "decision=stopped as asked"), on("stopped")}
+var stopped = []event{on("stop requested", "signal=SIGTERM"), on("version exited", "stop_requested=true"), on("stopped")}
 
 // 1.
 func TestRestartInMidVersionDoesNotAssertStartHeight(t *testing.T) {
@@ -42,14 +42,14 @@ func TestRestartInMidVersionDoesNotAssertStartHeight(t *testing.T) {
 				on("version started", "version=1", "asserts_start_height=true"), on("height known", "version=1"),
 			},
 			trace: []string{
-				"start v0 stop=10", "exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10", "start v1 start=11 stop=20",
+				"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10", "start v1 start=11 stop=20",
 			},
-			checkpoint: "1 running started 0@10", state: "13 version 0",
+			checkpoint: "1 running 0@10", state: "13 version 0",
 		},
 		phase{
 			name: "stop", do: send(syscall.SIGTERM), events: stopped,
 			trace: []string{"signal v1 terminated", "exit v1 0 at 13"}, exit: exits(0),
-			checkpoint: "1 running started 0@10", state: "13 version 0",
+			checkpoint: "1 running 0@10", state: "13 version 0",
 		},
 		phase{
 			name: "restart", do: do(heights(15, 15), start()),
@@ -57,15 +57,15 @@ func TestRestartInMidVersionDoesNotAssertStartHeight(t *testing.T) {
 				on("checkpoint found", "version=1", "phase=running"),
 				on("version started", "version=1", "asserts_start_height=false"), on("height known"),
 			},
-			trace: []string{"start v1 stop=20"}, checkpoint: "1 running started 0@10", state: "15 version 0",
+			trace: []string{"asked v1 at 13", "start v1 stop=20"}, checkpoint: "1 running 0@10", state: "15 version 0",
 		},
 		phase{
 			name: "on to v2", do: heights(25, 25),
 			events: []event{on("version completed", "version=1", "height=20"), on("version started", "version=2"), on("height known")},
 			trace: []string{
-				"exit v1 0 at 20", "?start v1 stop=20", "?exit v1 101 at 20", "start v2 start=21",
+				"exit v1 0 at 20", "asked v1 at 20", "start v2 start=21",
 			},
-			checkpoint: "2 running started 0@10 1@20", state: "25 version 0",
+			checkpoint: "2 running 0@10 1@20", state: "25 version 0",
 		},
 		phase{
 			name: "stop in v2", do: send(syscall.SIGTERM), events: stopped,
@@ -73,21 +73,21 @@ func TestRestartInMidVersionDoesNotAssertStartHeight(t *testing.T) {
 		},
 		phase{
 			name: "restart in v2", do: start(), events: []event{on("height known", "version=2")},
-			trace: []string{"start v2"}, state: "25 version 0",
+			trace: []string{"asked v2 at 25", "start v2"}, state: "25 version 0",
 		},
 	)
 }
 
-// A start height that was asserted and not answered yet is asserted again, which is refused, and then left out.
+// Whether a start height is asserted is a matter of the durable height, and not of what was read over HTTP.
 func TestRestartBeforeTheFirstReadingFindsItsWay(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, version{stop: 10}, version{stop: 20, faults: func(m *mockrollup.Mock) { m.HTTP = "off" }}, version{})
 	c.run(
 		phase{
-			name: "v1 that never tells a height", do: do(heights(13, 13), start()),
+			name: "v1 that never reports a height", do: do(heights(13, 13), start()),
 			events: []event{on("version started", "version=1")},
 			trace: []string{
-				"start v0 stop=10", "exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10", "start v1 start=11 stop=20",
+				"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10", "start v1 start=11 stop=20",
 			},
 			checkpoint: "1 running 0@10", state: "13 version 0",
 		},
@@ -96,16 +96,12 @@ func TestRestartBeforeTheFirstReadingFindsItsWay(t *testing.T) {
 		},
 		phase{
 			name: "restart", do: start(),
-			events: []event{
-				on("version started", "version=1", "asserts_start_height=true"),
-				on("version exited", "decision=start without start height", "reason~the state is at height 13"),
-				on("version started", "version=1", "asserts_start_height=false"),
-			},
-			trace: []string{"start v1 start=11 stop=20", "exit v1 101 at 13", "start v1 stop=20"},
+			events: []event{on("height confirmed", "version=1", "height=13"), on("version started", "version=1", "asserts_start_height=false")},
+			trace:  []string{"asked v1 at 13", "start v1 stop=20"},
 		},
 		phase{
 			name: "on to v2", do: heights(20, 20), events: []event{on("version started", "version=2")},
-			trace: []string{"exit v1 0 at 20", "start v1 stop=20", "exit v1 101 at 20", "start v2 start=21"},
+			trace: []string{"exit v1 0 at 20", "asked v1 at 20", "start v2 start=21"},
 		},
 	)
 }
@@ -117,27 +113,26 @@ func TestCrashBetweenCompletionAndCheckpointContinues(t *testing.T) {
 		t.Run(fmt.Sprintf("migrates=%v", next.migrates), func(t *testing.T) {
 			t.Parallel()
 			c := newChain(t, version{stop: 10}, next, version{})
-			then := []string{"start v0 stop=10", "exit v0 101 at 10"}
-			words, state := "1 running started 0@10", "13 version 0"
+			then := []string{"asked v0 at 10"}
+			words, state := "1 running 0@10", "13 version 0"
 			if next.migrates {
-				then = append(then, "start v1 migration", "exit v1 migration 0 at 10")
-				words, state = "1 running started migrated 0@10", "13 version 1 migrated@10"
+				then = append(then, "start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10")
+				words, state = "1 running migrated 0@10", "13 version 1 migrated@10"
 			}
 			// The program looks at v1's files between v0's last exit and the write.
 			g := newGate(c, c.config(1))
 			c.run(
 				phase{
-					name: "v0 has completed", do: do(heights(10, 10), start("--preflight-before=0"), func(*chain) { g.pass(1 + preflightReads); g.await() }),
+					name: "v0 has completed", do: do(heights(10, 10), start("--preflight-before=0"), func(c *chain) { g.awaitAfter(func() bool { return journalled("asked v0 at 10")(c) }) }),
 					events:     []event{on("version completed", "version=0")},
-					trace:      []string{"start v0 stop=10", "exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10"},
-					checkpoint: "0 running ?started", state: "10 version 0",
+					trace:      []string{"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10"},
+					checkpoint: "0 running", state: "10 version 0",
 				},
-				phase{name: "crash", do: send(syscall.SIGKILL), exit: exits(137), checkpoint: "0 running ?started"},
+				phase{name: "crash", do: send(syscall.SIGKILL), exit: exits(137), checkpoint: "0 running", stamp: "0 to 10"},
 				phase{
 					name: "restart", do: do(func(*chain) { g.remove() }, heights(13, 13), start()),
 					events: []event{
-						on("version exited", "version=0", "decision=complete", "reason~the state is at height 10"),
-						on("version completed", "version=0", "proof=durable height"), on("height known", "version=1"),
+						on("height confirmed", "version=0", "height=10"), on("version completed", "version=0", "proof=durable height"), on("height known", "version=1"),
 					},
 					trace: append(then, "start v1 start=11 stop=20"), checkpoint: words, state: state,
 				},
@@ -153,27 +148,27 @@ func TestSIGTERMNearStopHeightIsNotCompletion(t *testing.T) {
 	c.run(
 		phase{
 			name: "two blocks below the stop height", do: do(heights(8, 8), start()), events: []event{on("height known", "height=8")},
-			trace: []string{"start v0 stop=10"}, checkpoint: "0 running started", state: "8 version 0",
+			trace: []string{"start v0 stop=10"}, checkpoint: "0 running", state: "8 version 0",
 		},
 		phase{
 			name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0),
-			trace: []string{"signal v0 terminated", "exit v0 0 at 8"}, checkpoint: "0 running started", state: "8 version 0",
+			trace: []string{"signal v0 terminated", "exit v0 0 at 8"}, checkpoint: "0 running", state: "8 version 0",
 		},
 		phase{
 			name: "at the stop height, which is not final", do: do(heights(10, 8), start(), func(c *chain) { c.awaitSoft(10) }),
-			events: []event{on("height known", "version=0")}, trace: []string{"start v0 stop=10"}, state: "8 version 0",
+			events: []event{on("height known", "version=0")}, trace: []string{"asked v0 at 8", "start v0 stop=10"}, state: "8 version 0",
 		},
 		phase{
 			name: "stop there", do: send(syscall.SIGTERM), events: stopped, exit: exits(0),
-			trace: []string{"signal v0 terminated", "exit v0 0 at 8"}, checkpoint: "0 running started", state: "8 version 0",
+			trace: []string{"signal v0 terminated", "exit v0 0 at 8"}, checkpoint: "0 running", state: "8 version 0",
 		},
 		phase{
 			name: "restart", do: do(heights(12, 12), start()), events: []event{on("height known", "version=1")},
 			trace: []string{
-				"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10",
-				"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20",
+				"asked v0 at 8", "start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10",
+				"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11 stop=20",
 			},
-			checkpoint: "1 running started migrated 0@10", state: "12 version 1 migrated@10",
+			checkpoint: "1 running migrated 0@10", state: "12 version 1 migrated@10",
 		},
 	)
 }
@@ -187,14 +182,14 @@ func TestFastResyncCompletesWithoutAReading(t *testing.T) {
 	through := phase{
 		name: "from genesis", do: do(heights(500, 500), start()), events: []event{on("height known", "version=3")},
 		trace: []string{
-			"start v0 stop=200", "exit v0 0 at 200", "start v0 stop=200", "exit v0 101 at 200",
-			"start v1 migration", "exit v1 migration 0 at 200", "start v1 start=201 stop=400", "exit v1 0 at 400",
-			"start v1 stop=400", "exit v1 101 at 400",
-			"start v2 migration", "exit v2 migration 0 at 400", "start v2 start=401 stop=410", "exit v2 0 at 410",
-			"start v2 stop=410", "exit v2 101 at 410",
-			"start v3 migration", "exit v3 migration 0 at 410", "start v3 start=411",
+			"start v0 stop=200", "exit v0 0 at 200", "asked v0 at 200",
+			"start v1 migration", "exit v1 migration 0 at 200", "asked v1 at 200", "start v1 start=201 stop=400", "exit v1 0 at 400",
+			"asked v1 at 400",
+			"start v2 migration", "exit v2 migration 0 at 400", "asked v2 at 400", "start v2 start=401 stop=410", "exit v2 0 at 410",
+			"asked v2 at 410",
+			"start v3 migration", "exit v3 migration 0 at 410", "asked v3 at 410", "start v3 start=411",
 		},
-		checkpoint: "3 running started migrated 0@200 1@400 2@410",
+		checkpoint: "3 running migrated 0@200 1@400 2@410",
 		state:      "500 version 3 migrated@200 migrated@400 migrated@410",
 	}
 	stop := phase{name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"signal v3 terminated", "exit v3 0 at 500"}}
@@ -204,7 +199,6 @@ func TestFastResyncCompletesWithoutAReading(t *testing.T) {
 
 	require.NoError(t, os.RemoveAll(c.state))
 	require.NoError(t, os.Remove(c.checkpoint))
-	c.traced = 0
 	c.run(through, stop)
 	after, err := mockrollup.ReadState(c.state)
 	require.NoError(t, err)
@@ -220,7 +214,7 @@ func TestStopExitsZero(t *testing.T) {
 			newChain(t, plainChain()...).run(
 				phase{name: "run", do: do(heights(3, 3), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=10"}},
 				phase{
-					name: "stop", do: send(sig), exit: exits(0), checkpoint: "0 running started", state: "3 version 0",
+					name: "stop", do: send(sig), exit: exits(0), checkpoint: "0 running", state: "3 version 0",
 					events: []event{on("stop requested", "signal="+unix.SignalName(sig)), on("signal forwarded"), on("stopped")},
 					trace:  []string{"signal v0 " + sig.String(), "exit v0 0 at 3"},
 				},
@@ -259,7 +253,7 @@ func TestSignalBeforeTheFirstStartReachesTheNode(t *testing.T) {
 		name: "SIGHUP while the config is read", exit: exits(129), trace: []string{"?start v0 stop=10"},
 		events: []event{
 			on("version started", "version=0"), on("signal forwarded", "signal=SIGHUP"),
-			on("version exited", "decision=failed", "reason~was killed by SIGHUP"),
+			on("version exited", "exit~was killed by SIGHUP", "stop_requested=false"),
 		},
 		says: []string{"version 0", "was killed by SIGHUP"},
 		do: do(start(), func(c *chain) {
@@ -292,8 +286,8 @@ func TestMigrationIsNotInterruptedByTheFirstStopSignal(t *testing.T) {
 		phase{
 			name: "the migration runs", do: do(heights(13, 13), start(), func(*chain) { held = g.await() }),
 			events:     []event{on("migration started", "version=1")},
-			trace:      []string{"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10"},
-			checkpoint: "1 migrating started 0@10", state: "10 version 0",
+			trace:      []string{"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10"},
+			checkpoint: "1 migrating 0@10", state: "10 version 0",
 		},
 		phase{
 			name: "stop", do: send(syscall.SIGTERM),
@@ -307,7 +301,7 @@ func TestMigrationIsNotInterruptedByTheFirstStopSignal(t *testing.T) {
 		},
 		phase{
 			name: "restart", do: start(), events: []event{on("version started", "version=1", "asserts_start_height=true"), on("height known")},
-			trace: []string{"start v1 start=11 stop=20"}, state: "13 version 1 migrated@10",
+			trace: []string{"asked v1 at 10", "start v1 start=11 stop=20"}, state: "13 version 1 migrated@10",
 		},
 	)
 }
@@ -321,21 +315,21 @@ func TestSecondStopSignalIsPassedOnToTheMigration(t *testing.T) {
 		phase{
 			name: "the migration runs", do: do(heights(13, 13), start(), func(*chain) { g.await() }),
 			events:     []event{on("migration started", "version=1")},
-			trace:      []string{"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10"},
-			checkpoint: "1 migrating started 0@10",
+			trace:      []string{"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10"},
+			checkpoint: "1 migrating 0@10",
 		},
 		phase{name: "stop", do: send(syscall.SIGTERM), events: []event{on("the migration is not interrupted")}},
 		phase{
 			name: "once more", do: send(syscall.SIGTERM), exit: exits(143),
 			events:     []event{on("signal forwarded", "signal=SIGTERM", "version=1"), on("migration finished", "exit=was killed by SIGTERM")},
 			says:       []string{"the migration of version 1 was killed by SIGTERM", "may be half migrated"},
-			checkpoint: "1 migrating started 0@10", state: "10 version 0",
+			checkpoint: "1 migrating 0@10", state: "10 version 0",
 		},
 		phase{
 			name: "restart runs it again", do: do(start(), func(*chain) { g.pass(1) }),
 			events:     []event{on("interrupted migration is run again", "version=1"), on("height known", "version=1")},
-			trace:      []string{"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"},
-			checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
+			trace:      []string{"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11 stop=20"},
+			checkpoint: "1 running migrated 0@10", state: "13 version 1 migrated@10",
 		},
 	)
 }
@@ -354,7 +348,7 @@ func TestSIGINTAndSIGHUPReachTheNode(t *testing.T) {
 		t.Parallel()
 		newChain(t, plainChain()...).run(running, phase{
 			name: "SIGHUP", do: send(syscall.SIGHUP), exit: exits(129), says: []string{"was killed by SIGHUP"},
-			checkpoint: "0 running started", state: "3 version 0",
+			checkpoint: "0 running", state: "3 version 0",
 		})
 	})
 }
@@ -368,8 +362,8 @@ func TestHangingHTTPDelaysNeitherSignalNorExit(t *testing.T) {
 		phase{
 			name: "upgrade", do: do(heights(13, 13), start()), events: []event{on("version started", "version=1")},
 			trace: []string{
-				"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10",
-				"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11",
+				"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10",
+				"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11",
 			},
 			checkpoint: "1 running migrated 0@10", state: "13 version 1 migrated@10",
 		},
@@ -393,7 +387,7 @@ func TestStopTimeoutKills(t *testing.T) {
 			name: "stop", do: send(syscall.SIGTERM), exit: exits(137), trace: []string{"signal v0 terminated"},
 			events:     []event{on("stop requested"), on("killing the node", "version=0"), on("signal forwarded", "signal=SIGKILL")},
 			says:       []string{"version 0 was asked to stop", "killed by SIGKILL"},
-			checkpoint: "0 running started", state: "3 version 0",
+			checkpoint: "0 running", state: "3 version 0",
 		},
 	)
 }
@@ -408,7 +402,7 @@ func TestDeathBySignalIs128PlusN(t *testing.T) {
 			crash := func(m *mockrollup.Mock) { m.CrashAt, m.CrashOn, m.CrashSignal = 5, "durable", unix.SignalName(sig) }
 			newChain(t, version{stop: 10, faults: crash}, version{}).run(phase{
 				name: "crash", do: do(heights(6, 6), start()), exit: exits(code),
-				events: []event{on("version exited", "decision=failed")},
+				events: []event{on("version exited", "stop_requested=false")},
 				trace:  []string{"start v0 stop=10", fmt.Sprintf("exit v0 %d at 5", code)},
 				says:   []string{"version 0", "was killed by " + unix.SignalName(sig)},
 				state:  "5 version 0",
@@ -426,14 +420,14 @@ func TestExitCodeOfTheNodeIsOurs(t *testing.T) {
 			newChain(t, version{stop: 10, faults: crash}, version{}).run(phase{
 				name: "crash", do: do(heights(6, 0), start()), exit: exits(code),
 				trace: []string{"start v0 stop=10", fmt.Sprintf("exit v0 %d at 0", code)},
-				says:  []string{fmt.Sprintf("version 0: the node exited %d", code)},
+				says:  []string{fmt.Sprintf("version 0: its node exited %d", code)},
 			})
 		})
 	}
 }
 
 // 10.
-func TestMigrationFailureCodeIsTold(t *testing.T) {
+func TestMigrationFailureCodeIsOurs(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, version{stop: 10}, version{migrates: true, faults: func(m *mockrollup.Mock) { m.Migration.Exit = 7 }})
 	c.run(
@@ -441,17 +435,17 @@ func TestMigrationFailureCodeIsTold(t *testing.T) {
 			name: "the migration fails", do: do(heights(13, 13), start()), exit: exits(7),
 			events: []event{on("migration started", "version=1"), on("migration finished", "exit=exited 7")},
 			trace: []string{
-				"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10",
+				"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10",
 				"start v1 migration", "exit v1 migration 7 at 10",
 			},
 			says:       []string{"the migration of version 1 exited 7", "no node was started"},
-			checkpoint: "1 migrating started 0@10", state: "10 version 0",
+			checkpoint: "1 migrating 0@10", state: "10 version 0",
 		},
 		phase{
-			name: "mended", do: do(configure(1, func(n *mockrollup.Config) { n.Mock.Migration.Exit = 0 }), start()),
+			name: "fixed", do: do(configure(1, func(n *mockrollup.Config) { n.Mock.Migration.Exit = 0 }), start()),
 			events:     []event{on("interrupted migration is run again"), on("height known", "version=1")},
-			trace:      []string{"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11"},
-			checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
+			trace:      []string{"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11"},
+			checkpoint: "1 running migrated 0@10", state: "13 version 1 migrated@10",
 		},
 	)
 }
@@ -485,15 +479,54 @@ func TestTornCheckpointIsRefusedWithRepair(t *testing.T) {
 			require.NoError(t, os.WriteFile(c.checkpoint, []byte(text), 0o644))
 			c.run(phase{
 				name: "start", do: do(heights(3, 3), start()), exit: exits(65), state: "none",
-				says: []string{c.checkpoint, "nothing was started", "entrypoint checkpoint set -c " + c.manager + " -f " + c.checkpoint + " --version N"},
+				says: []string{c.checkpoint, "nothing was started", "entrypoint checkpoint set -c " + c.manager + " -f " + c.checkpoint + " --version 0"},
 			})
 			have, err := os.ReadFile(c.checkpoint)
 			require.NoError(t, err)
 			assert.Equal(t, text, string(have), "it is left as it is")
-			// The repair that was told.
+			// The repair that the failure names.
 			code, _, errs := c.command("checkpoint", "set", "--version", "0", "-c", c.manager, "-f", c.checkpoint)
 			require.Zero(t, code, errs)
 			c.run(phase{name: "repaired", do: start(), events: []event{on("height known")}, trace: []string{"start v0 stop=10"}})
+		})
+	}
+}
+
+// A chain may be taken over from the reference, and back: it reads two keys of the checkpoint and ignores the others.
+func TestCheckpointIsOneOfTheReferenceToo(t *testing.T) {
+	t.Parallel()
+	for _, migrates := range []bool{false, true} {
+		t.Run(fmt.Sprintf("migrates=%v", migrates), func(t *testing.T) {
+			t.Parallel()
+			c := newChain(t, version{stop: 10}, version{stop: 20}, version{migrates: migrates})
+			inV1(c)
+			var keys struct {
+				VersionIndex *int    `json:"version_index"`
+				BinaryPath   *string `json:"binary_path"`
+			}
+			require.NoError(t, json.Unmarshal([]byte(readText(c.checkpoint)), &keys))
+			require.NotNil(t, keys.VersionIndex)
+			require.NotNil(t, keys.BinaryPath)
+			assert.Equal(t, 1, *keys.VersionIndex)
+			assert.Equal(t, c.binary(1), *keys.BinaryPath)
+
+			// The reference went on from there. Whether it started anything of v2 on the state its checkpoint does not say.
+			c.run(phase{
+				name: "back again", do: do(setCheckpoint(map[string]any{"version_index": 2, "binary_path": c.binary(2)}), start()),
+				exit: exits(78), cause: "other_program", checkpoint: "2", stamp: "1 from 11 to 20", state: "13 version 0",
+			})
+			it := " --version 2 --force"
+			if migrates {
+				it = " --version 2 --migrated --force"
+			}
+			commands := c.remedies()
+			require.Len(t, commands, 2)
+			assert.True(t, strings.HasSuffix(commands[0], it), commands[0])
+			c.doAs(" --version 1 --force")
+			c.run(phase{
+				name: "set by hand", do: start(), events: []event{on("height known", "version=1")}, trace: []string{"asked v1 at 13", "start v1 stop=20"},
+				checkpoint: "1 running", stamp: "1 from 11 to 20", state: "13 version 0",
+			})
 		})
 	}
 }
@@ -505,20 +538,20 @@ func TestFinishedSequenceRestartsToExitZero(t *testing.T) {
 	c.run(
 		phase{
 			name: "to the end", do: do(heights(30, 30), start()), exit: exits(0),
-			events: []event{on("version completed", "version=1", "height=20"), on("sequence finished", "version=1", "height=20")},
+			events: []event{on("version completed", "version=0", "height=10"), on("sequence finished", "version=1", "height=20")},
 			trace: []string{
-				"start v0 stop=10", "exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10",
-				"start v1 start=11 stop=20", "exit v1 0 at 20", "?start v1 stop=20", "?exit v1 101 at 20",
+				"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10",
+				"start v1 start=11 stop=20", "exit v1 0 at 20", "asked v1 at 20",
 			},
 			checkpoint: "1 finished 0@10 1@20", state: "20 version 0",
 		},
 		phase{
-			name: "restart", do: start(), exit: exits(0), events: []event{on("sequence finished", "version=1", "height=20")},
+			name: "restart", do: start(), exit: exits(0), events: []event{on("sequence finished", "version=1", "height=20")}, trace: []string{"asked v1 at 20"},
 			checkpoint: "1 finished 0@10 1@20", state: "20 version 0",
 		},
 		phase{
 			name: "restart to wait", do: start("--when-finished=wait"),
-			events: []event{on("sequence finished"), on("waiting for a stop signal")},
+			events: []event{on("sequence finished"), on("waiting for a stop signal")}, trace: []string{"asked v1 at 20"},
 		},
 		phase{name: "stop", do: send(syscall.SIGTERM), exit: exits(0), events: []event{on("stop requested"), on("stopped")}},
 	)
@@ -585,15 +618,15 @@ func TestCompletedMigrationIsNeverRunAgain(t *testing.T) {
 		phase{
 			name: "to v1", do: do(heights(10, 10), start()), events: []event{on("version started", "version=1")},
 			trace: []string{
-				"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10",
-				"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20",
+				"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10",
+				"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11 stop=20",
 			},
-			checkpoint: "1 running started migrated 0@10", state: "10 version 1 migrated@10",
+			checkpoint: "1 running migrated 0@10", state: "10 version 1 migrated@10",
 		},
 		phase{name: "crash", do: send(syscall.SIGKILL), exit: exits(137)},
 		phase{
-			name: "restart before any block", do: start(), events: []event{on("version started", "asserts_start_height=false"), on("height known")},
-			trace: []string{"start v1 stop=20"}, state: "10 version 1 migrated@10",
+			name: "restart before any block", do: start(), events: []event{on("version started", "asserts_start_height=true"), on("height known")},
+			trace: []string{"asked v1 at 10", "start v1 start=11 stop=20"}, state: "10 version 1 migrated@10",
 		},
 		phase{name: "a block", do: heights(15, 15), state: "15 version 1 migrated@10"},
 		phase{
@@ -601,7 +634,7 @@ func TestCompletedMigrationIsNeverRunAgain(t *testing.T) {
 		},
 		phase{
 			name: "restart in the middle", do: start(), events: []event{on("height known", "version=1")},
-			trace: []string{"start v1 stop=20"}, state: "15 version 1 migrated@10", checkpoint: "1 running started migrated 0@10",
+			trace: []string{"asked v1 at 15", "start v1 stop=20"}, state: "15 version 1 migrated@10", checkpoint: "1 running migrated 0@10",
 		},
 	)
 }
@@ -647,14 +680,14 @@ func TestEachVersionHasItsOwnArgumentsAndEnvironment(t *testing.T) {
 			do: do(func(c *chain) { assert.Contains(t, environment(c), "SOV_ONLY=0 SOV_TEST=zero") }, heights(13, 13),
 				func(*chain) { held = g.await() }),
 			trace: []string{
-				"exit v0 0 at 10", "start v0 stop=10 --metrics 9845 --genesis-path " + genesis, "exit v0 101 at 10",
+				"exit v0 0 at 10", "asked v0 at 10",
 			},
 		},
 		phase{
 			name: "v1", events: []event{on("height known", "version=1")},
 			do: func(c *chain) { assert.Contains(t, environment(c), "SOV_TEST=one"); held.pass() },
 			trace: []string{
-				"start v1 migration", "exit v1 migration 0 at 10",
+				"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10",
 				"start v1 start=11 stop=20 --oracle-config-path oracle.toml --genesis-path " + genesis,
 			},
 		},
@@ -666,7 +699,7 @@ func TestEachVersionHasItsOwnArgumentsAndEnvironment(t *testing.T) {
 				assert.NotContains(t, env, "SOV_ONLY")
 			}, heights(23, 23)),
 			trace: []string{
-				"exit v1 0 at 20", "?start v1 stop=20 --oracle-config-path oracle.toml --genesis-path " + genesis, "?exit v1 101 at 20",
+				"exit v1 0 at 20", "asked v1 at 20",
 				"start v2 start=21 --genesis-path " + genesis,
 			},
 		},
@@ -730,18 +763,16 @@ func TestStrangerOnThePortIsNotBelieved(t *testing.T) {
 				phase{
 					name: "run", do: do(heights(5, 5), start()), trace: []string{"start v0 stop=10"},
 					events:     []event{on("height unknown", "detail~another process answered")},
-					checkpoint: "0 running started", state: "5 version 0",
+					checkpoint: "0 running", state: "5 version 0",
 				},
 				phase{
 					name: "complete", do: heights(13, 10),
 					events: []event{
-						on("version exited", "decision=verify", "reason~it never told a height"),
-						on("height unknown", "detail~another process answered"),
-						on("version completed", "version=0", "proof=durable height"), on("migration started"),
+						on("version exited", "exit~it reported no height"), on("version completed", "version=0", "proof=durable height"), on("migration started"),
 					},
 					trace: []string{
-						"exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10",
-						"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11",
+						"exit v0 0 at 10", "asked v0 at 10",
+						"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11",
 						"exit v1 101 at 10", // the stranger has its port
 					},
 					exit:       exits(101),
@@ -760,7 +791,7 @@ func TestSecondEntrypointIsRefusedWithTheHoldersPid(t *testing.T) {
 	c := newChain(t, plainChain()...)
 	c.run(phase{
 		name: "the first", do: do(heights(3, 3), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=10"},
-		checkpoint: "0 running started",
+		checkpoint: "0 running",
 	})
 	code, _, errs := c.command("-c", c.manager, "-f", c.checkpoint)
 	assert.Equal(t, 74, code)
@@ -768,13 +799,13 @@ func TestSecondEntrypointIsRefusedWithTheHoldersPid(t *testing.T) {
 	assert.Contains(t, errs, "nothing was started")
 	code, _, errs = c.command("checkpoint", "set", "-c", c.manager, "-f", c.checkpoint, "--version", "1")
 	assert.Equal(t, 74, code)
-	assert.Contains(t, errs, "the checkpoint is unchanged")
+	assert.Contains(t, errs, "nothing was changed")
 	code, out, errs := c.command("checkpoint", "show", "-f", c.checkpoint)
 	assert.Zero(t, code, errs)
 	assert.Contains(t, out, "running")
 	c.run(phase{
-		name: "the first goes on", do: heights(13, 13), events: []event{on("height known", "version=1")},
-		trace: []string{"exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10", "start v1 start=11 stop=20"},
+		name: "the first continues", do: heights(13, 13), events: []event{on("height known", "version=1")},
+		trace: []string{"exit v0 0 at 10", "asked v0 at 10", "start v1 start=11 stop=20"},
 	})
 }
 
@@ -791,9 +822,9 @@ func TestOrphansAreReaped(t *testing.T) {
 				blocks.do = do(heights(1, 1), start())
 				blocks.trace = []string{"start v0 stop=10"}
 			case 10:
-				blocks.trace = []string{"exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10", "start v1 start=11 stop=20"}
+				blocks.trace = []string{"exit v0 0 at 10", "asked v0 at 10", "start v1 start=11 stop=20"}
 			case 20:
-				blocks.trace = []string{"exit v1 0 at 20", "?start v1 stop=20", "?exit v1 101 at 20", "start v2 start=21"}
+				blocks.trace = []string{"exit v1 0 at 20", "asked v1 at 20", "start v2 start=21"}
 			}
 			c.run(blocks)
 		}

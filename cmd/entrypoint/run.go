@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -27,30 +27,34 @@ import (
 
 const runUsage = "entrypoint [run] -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS] [-- NODE ARGUMENTS]"
 
+// defaultRestarts is how often a node is restarted in place within ten minutes.
+const defaultRestarts = 5
+
 // configUsage describes --config.
 const configUsage = "JSON `FILE` that lists the versions, or a directory, as images have it; default in an image: " + images.Root
 
 // runFlags are the settings of run.
 type runFlags struct {
-	config, checkpoint string
-	noCheckpoint       bool
-	slack              uint64
-	stopTimeout        time.Duration
-	whenFinished       string
-	listen             string
-	stallTimeout       time.Duration
-	preflightBefore    time.Duration
-	manifest           string
-	termination        string
-	logLevel           string
-	logFormat          string
+	recordFlags
+	slack           uint64
+	restarts        uint
+	stopTimeout     time.Duration
+	whenFinished    string
+	listen          string
+	stallTimeout    time.Duration
+	preflightBefore time.Duration
+	manifest        string
+	termination     string
+	logLevel        string
+	logFormat       string
 }
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.config, "config", "c", "", configUsage)
 	flags.StringVarP(&f.checkpoint, "checkpoint-file", "f", "", "`FILE` on the volume that records where the sequence is; made if absent; default in an image: "+images.Checkpoint)
-	flags.BoolVar(&f.noCheckpoint, "no-checkpoint-file", false, "keep no record: every start begins at version 0")
-	flags.Uint64Var(&f.slack, "height-slack", 0, "count exit 0 up to `BLOCKS` below the stop height as complete, unproven, as sov-rollup-manager does; off unless given")
+	flags.BoolVar(&f.noCheckpoint, "no-checkpoint-file", false, "keep no checkpoint: the stamp in the state alone is the record")
+	flags.Uint64Var(&f.slack, "height-slack", 0, "of a node that cannot be asked, count exit 0 up to `BLOCKS` below the stop height as complete, as sov-rollup-manager does; off unless given")
+	flags.UintVar(&f.restarts, "restarts", defaultRestarts, "start a node that exits 0 below its stop height again, at most `N` times within ten minutes")
 	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "after a stop signal was passed on, kill the process after `DURATION` (0: never)")
 	flags.StringVar(&f.whenFinished, "when-finished", "exit", "what to do after the last version's stop height: `exit|wait`")
 	flags.StringVar(&f.listen, "listen", defaultListen, "serve status, probes and metrics on `ADDRESS`; empty: off")
@@ -65,28 +69,21 @@ func (f *runFlags) register(flags *pflag.FlagSet) {
 // check finds all that is wrong with the flags.
 func (f *runFlags) check(flags *flagSet) error {
 	var problems []error
-	// An image may set the one in its environment, and a user the other as a flag: the flag wins.
-	switch {
-	case f.noCheckpoint && flags.fromEnv["checkpoint-file"] && !flags.fromEnv["no-checkpoint-file"]:
-		f.checkpoint = ""
-	case f.checkpoint != "" && flags.fromEnv["no-checkpoint-file"] && !flags.fromEnv["checkpoint-file"]:
-		f.noCheckpoint = false
-	}
-	flags.useLayout(&f.config, &f.checkpoint)
-	if f.noCheckpoint && !flags.given("checkpoint-file") {
-		f.checkpoint = ""
-	}
+	f.settle(flags)
 	if f.config == "" {
 		problems = append(problems, errors.New("--config is missing: name the file that lists the versions"))
 	}
 	switch {
 	case f.checkpoint == "" && !f.noCheckpoint:
-		problems = append(problems, errors.New("--checkpoint-file is missing: name a file on the volume, or say --no-checkpoint-file"))
+		problems = append(problems, errors.New("--checkpoint-file is missing: name a file on the volume, or use --no-checkpoint-file"))
 	case f.checkpoint != "" && f.noCheckpoint:
 		problems = append(problems, errors.New("--checkpoint-file and --no-checkpoint-file cannot both be given"))
 	}
 	if f.checkpoint != "" && f.termination != "" && sameName(f.termination, f.checkpoint) {
 		problems = append(problems, errors.New("--termination-log and --checkpoint-file name the same file: give each one of its own"))
+	}
+	if err := checkName(f.checkpoint); err != nil {
+		problems = append(problems, err)
 	}
 	problems = append(problems, f.checkChoices()...)
 	for _, d := range []struct {
@@ -107,7 +104,7 @@ func (f *runFlags) check(flags *flagSet) error {
 		before = before[:dash]
 	}
 	if len(before) > 0 {
-		problems = append(problems, fmt.Errorf("unexpected argument %q: arguments for the node stand after --", before[0]))
+		problems = append(problems, fmt.Errorf("unexpected argument %q: arguments for the node go after --", before[0]))
 	}
 	return errors.Join(problems...)
 }
@@ -141,7 +138,7 @@ func runCommand(p program, args []string) int {
 	var f runFlags
 	flags := newFlags("run")
 	f.register(flags.FlagSet)
-	flags.told = func(err error) { terminateUsage(p, flags, err) }
+	flags.onUsageError = func(err error) { terminateUsage(p, flags, err) }
 	if code, done := parseOrHelp(p, flags, runUsage, args); done {
 		return code
 	}
@@ -168,59 +165,51 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 	if err != nil {
 		return err //nolint:wrapcheck // a Failure in its own words
 	}
-	for i, v := range plan.Versions {
-		log.Info("version configured", slog.Int("version", i), slog.String("name", v.Name), slog.String("binary", v.Binary),
-			slog.Uint64("start_height", v.Start), slog.Uint64("stop_height", v.Stop))
-	}
+	logPlan(log, plan)
 	verifier, err := openVerifier(f.manifest, flags.given("manifest"), plan)
 	if err != nil {
 		return err
 	}
-	init, err := reaper.New(reaper.Options{Inbox: p.inbox, Log: log})
+	init, err := newInit(p, log)
 	if err != nil {
-		return &sequencer.Failure{Code: sequencer.CodeMismatch, What: "this process cannot become an init", Err: err, Safe: "nothing was started"}
+		return err
 	}
-	if pid := os.Getpid(); pid != 1 {
-		log.Info("not process 1", slog.Int("pid", pid), slog.String("detail", notFirst))
-	}
-	watcher := status.New(status.Options{
-		Plan: plan, Version: version, Checkpoint: f.checkpoint, StallTimeout: f.stallTimeout,
-		Readiness: nodeReadiness, Orphans: func() uint64 { return init.Stats().OrphansReaped },
-	})
+	watcher := f.watcher(plan, init)
 	if err := f.serve(watcher, flags.given("listen"), log); err != nil {
 		return err
 	}
 	options := sequencer.Options{
-		Plan: plan, Files: &sequencer.Disk{Checkpoint: f.checkpoint}, Signals: p.inbox, Log: log, Stderr: out, NodeArgs: flags.Args(),
-		StopTimeout: f.stopTimeout, WaitWhenFinished: f.whenFinished == "wait", Heights: nodeHeights,
+		Plan: plan, Checkpoint: f.checkpoint, Signals: p.inbox, Log: log, Stderr: out, NodeArgs: flags.Args(),
+		StopTimeout: f.stopTimeout, WaitWhenFinished: f.whenFinished == "wait", Heights: nodeHeights, Restarts: int(min(f.restarts, math.MaxInt32)),
 		Observe: watcher.Observe, Preflight: runPreflight(plan), PreflightBefore: f.preflightBefore,
 	}
+	options.Files, options.Verify = verifier.files()
 	if verifier != nil {
 		verifier.tell(log)
-		options.Files, options.Verify = verifiedFiles{&sequencer.Disk{Checkpoint: f.checkpoint}, verifier}, verifier.verify
 	}
 	if flags.given("height-slack") {
 		options.Slack = &f.slack
 	}
-	processes := &processes{init: init}
-	options.Processes = processes
-	if !f.noCheckpoint {
-		store, waiting, err := openStore(p, f.checkpoint)
-		if errors.Is(err, errStopped) {
-			log.Info("stopped", slog.String("reason", err.Error()))
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		defer store.Close()
-		options.Store, options.Held, processes.lock = store, waiting, store.LockFile()
+	store, waiting, err := openStore(p, plan, f.checkpoint)
+	if errors.Is(err, errStopped) {
+		log.Info("stopped", slog.String("reason", err.Error()))
+		return nil
 	}
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	options.Store, options.Held = store, waiting
+	options.Processes = &processes{init: init, lock: store.LockFile()}
 	return sequencer.Run(options) //nolint:wrapcheck // a Failure in its own words
 }
 
-// notFirst is what it means not to be process 1, as under docker run --init or --pid=host.
-const notFirst = "another process is the init here; ours ends and reaps only what its own processes leave behind, and if it is killed the kernel kills the node or migration, but not what these have started"
+func logPlan(log *slog.Logger, plan *sequencer.Plan) {
+	for i, v := range plan.Versions {
+		log.Info("version configured", slog.Int("version", i), slog.String("name", v.Name), slog.String("binary", v.Binary),
+			slog.Uint64("start_height", v.Start), slog.Uint64("stop_height", v.Stop))
+	}
+}
 
 // nodeHeights gives the HTTP client for the node of a version.
 func nodeHeights(v sequencer.Version) (sequencer.HeightReader, error) {
@@ -228,7 +217,7 @@ func nodeHeights(v sequencer.Version) (sequencer.HeightReader, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it names the file
 	}
-	return sovereign.NewClient(cfg), nil
+	return sovereign.NewClient(cfg, v.APIPath), nil
 }
 
 // nodeReadiness asks the node of a version whether it is ready.
@@ -237,7 +226,15 @@ func nodeReadiness(ctx context.Context, v sequencer.Version) sovereign.Readiness
 	if err != nil {
 		return sovereign.Readiness{Why: "the config of the node cannot be read"}
 	}
-	return sovereign.NewClient(cfg).Readiness(ctx)
+	return sovereign.NewClient(cfg, v.APIPath).Readiness(ctx)
+}
+
+// watcher keeps what the outside sees of a run.
+func (f *runFlags) watcher(plan *sequencer.Plan, init *reaper.Reaper) *status.Status {
+	return status.New(status.Options{
+		Plan: plan, Version: version, Checkpoint: f.checkpoint, StallTimeout: f.stallTimeout,
+		Readiness: nodeReadiness, Orphans: func() uint64 { return init.Stats().OrphansReaped },
+	})
 }
 
 // serve has the status answered. A default address that is taken is no reason to stop a chain, one that was asked for is.
@@ -261,7 +258,7 @@ func (f *runFlags) serve(s *status.Status, asked bool, log *slog.Logger) error {
 	return nil
 }
 
-// report tells why a run failed, in the termination message and, as its last line, in the log, and gives the exit code.
+// report says why a run failed, in the termination message and, as its last line, in the log, and gives the exit code.
 func report(log *slog.Logger, to terminationFile, err error) int {
 	code := sequencer.CodeMismatch
 	var f *sequencer.Failure
@@ -280,6 +277,9 @@ func report(log *slog.Logger, to terminationFile, err error) int {
 // failureAttrs are the facts of a failure for the log; what is not known is left out.
 func failureAttrs(f *sequencer.Failure, err error) []any {
 	attrs := []any{slog.Int("exit_code", f.Code), slog.String("error", err.Error())}
+	if f.Cause != "" {
+		attrs = append(attrs, slog.String("cause", string(f.Cause)))
+	}
 	if f.Stderr != "" {
 		attrs = append(attrs, slog.String("stderr", f.Stderr))
 	}
@@ -311,123 +311,4 @@ func limitRuntime() {
 			debug.FreeOSMemory()
 		}
 	}()
-}
-
-// lockWait is how long to wait for a lock whose owner has ended: its node dies with it, but not in the same instant.
-const lockWait = 5 * time.Second
-
-// errStopped: a stop signal came before there was anything to stop.
-var errStopped = errors.New("a stop signal was received while the lock of an ended entrypoint was awaited")
-
-// openStore takes the lock of the checkpoint. waiting are the signals for a node that came meanwhile.
-func openStore(p program, path string) (store *sequencer.FileStore, waiting []syscall.Signal, err error) {
-	deadline := time.Now().Add(lockWait)
-	for {
-		store, err := sequencer.OpenFileStore(path)
-		if err == nil {
-			return store, waiting, nil
-		}
-		var held *sequencer.LockHeldError
-		isHeld := errors.As(err, &held)
-		if isHeld && held.HolderGone && time.Now().Before(deadline) {
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case sig := <-p.inbox.Signals():
-				if sequencer.IsStop(sig) {
-					return nil, nil, errStopped
-				}
-				waiting = append(waiting, sig)
-			}
-			continue
-		}
-		f := &sequencer.Failure{Code: sequencer.CodeCheckpointNotWritable, What: "the checkpoint cannot be used", Err: err, Safe: "nothing was started"}
-		f.Next = "name a file in a directory on the volume that this user can write"
-		if isHeld {
-			f.Next = "stop the other one first: two nodes on one volume destroy the state"
-		}
-		return nil, nil, f
-	}
-}
-
-// processes lets the sequence use the init.
-type processes struct {
-	init *reaper.Reaper
-	// lock is inherited by everything that works on the state; nil without a checkpoint.
-	lock *os.File
-}
-
-// Start implements sequencer.Processes.
-func (ps *processes) Start(c sequencer.Command) (sequencer.Process, error) {
-	path, err := findCommand(c.Path)
-	if err != nil {
-		return nil, &sequencer.StartError{Code: reaper.ExitCodeForStartError(err), Err: err}
-	}
-	cmd := reaper.Command{Path: path, Args: append([]string{c.Path}, c.Args...), Stderr: c.Stderr}
-	if len(c.Env) > 0 {
-		cmd.Env = withEnv(os.Environ(), c.Env)
-	}
-	if ps.lock != nil {
-		cmd.ExtraFiles = []*os.File{ps.lock}
-	}
-	if os.Getpid() != 1 {
-		// As process 1 the kernel ends everything with us. Elsewhere this does: nobody outlives the entrypoint.
-		cmd.ParentDeathSignal = syscall.SIGKILL
-	}
-	killed, known := memoryKills(cgroupRoot)
-	child, err := ps.init.Start(cmd)
-	if err != nil {
-		return nil, &sequencer.StartError{Code: reaper.ExitCodeForStartError(err), Err: err}
-	}
-	return process{child, killed, known}, nil
-}
-
-// withEnv gives ours with the variables of own instead of those of the same name: getenv(3) finds the first of two.
-func withEnv(ours, own []string) []string {
-	replaced := map[string]bool{}
-	for _, pair := range own {
-		name, _, _ := strings.Cut(pair, "=")
-		replaced[name] = true
-	}
-	var env []string
-	for _, pair := range ours {
-		if name, _, _ := strings.Cut(pair, "="); !replaced[name] {
-			env = append(env, pair)
-		}
-	}
-	return append(env, own...)
-}
-
-// Sweep implements sequencer.Processes.
-func (ps *processes) Sweep(grace time.Duration) (int, error) {
-	return ps.init.Sweep(grace) //nolint:wrapcheck // the sequence says what it was for
-}
-
-// process lets the sequence use a child.
-type process struct {
-	*reaper.Child
-	// killed is what memoryKills gave before the start, where countKnown.
-	killed     uint64
-	countKnown bool
-}
-
-// Signal implements sequencer.Process. A process that was stopped (SIGSTOP) gets a stop signal only when it is continued,
-// and nobody but us is there to do that: without it such a node would hold up the stop for ever.
-func (p process) Signal(sig syscall.Signal) error {
-	err := p.Child.Signal(sig)
-	if err == nil && sequencer.IsStop(sig) {
-		// If the node has ended meanwhile there is nothing to continue.
-		_ = p.Child.Signal(syscall.SIGCONT)
-	}
-	return err //nolint:wrapcheck // the sequence only logs it
-}
-
-// Exit implements sequencer.Process.
-func (p process) Exit() sequencer.Exit {
-	e := p.Child.Exit()
-	exit := sequencer.Exit{Code: e.Code, Signal: e.Signal}
-	if e.Signal == syscall.SIGKILL && p.countKnown {
-		now, known := memoryKills(cgroupRoot)
-		exit.OutOfMemory = known && now > p.killed
-	}
-	return exit
 }

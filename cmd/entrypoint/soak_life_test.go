@@ -17,6 +17,7 @@ import (
 
 	"rollup-entrypoint/internal/mockrollup"
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // runLives lets chains live one after the other until the time is over.
@@ -130,11 +131,11 @@ func (l *life) run() {
 		l.start("--stop-timeout", "2s")
 		l.total.runs++
 		killed := n < disturbed && l.disturb()
-		l.awaitFinished()
+		l.awaitEnd()
 		l.expectDocumentedEnd(killed)
 		l.program = nil
 		l.seen.check(l.chain)
-		if record, found, _ := sequencer.ReadCheckpoint(l.checkpoint); found && record.Phase == sequencer.PhaseFinished {
+		if found, err := checkpoint.Read(l.checkpoint, ""); err == nil && found.Checkpoint != nil && found.Checkpoint.Phase == checkpoint.PhaseFinished {
 			l.expectUndisturbedState()
 			return
 		}
@@ -216,7 +217,7 @@ func (l *life) expectDocumentedEnd(killed bool) {
 	if !slices.Contains(documented, code) {
 		l.fatalf("exit code %d does not fit anything that happened", code)
 	}
-	l.expectReason(code, nil)
+	l.expectReason(code, "", nil)
 }
 
 // expectUndisturbedState compares the state with what the versions make of it without any fault.
@@ -226,6 +227,7 @@ func (l *life) expectUndisturbedState() {
 	require.NoError(l.t, err)
 	first := l.versions[0].node.Mock
 	want := mockrollup.GenesisState(first.StateVersion, first.Label, first.Salt)
+	want.Format = l.versions[len(l.versions)-1].node.Mock.Format
 	want.History = nil
 	for _, v := range l.versions {
 		mock := v.node.Mock

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rollup-entrypoint/internal/mockrollup"
-	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 const (
@@ -192,9 +192,9 @@ func (m *marathon) nodeIsSettled() bool {
 
 // completed is how many versions the checkpoint has as complete.
 func (m *marathon) completed() int {
-	record, _, err := sequencer.ReadCheckpoint(m.checkpoint)
+	found, err := checkpoint.Read(m.checkpoint, "")
 	require.NoError(m.t, err)
-	return len(record.History)
+	return len(completed(found.Checkpoint))
 }
 
 // readStalling reads the program's stderr as a log collector does that is sometimes slow and sometimes stuck.
@@ -255,7 +255,7 @@ func (b *logBook) keep(n int) {
 func (m *marathon) stop() {
 	m.t.Helper()
 	send(syscall.SIGTERM)(m.chain)
-	m.awaitFinished()
+	m.awaitEnd()
 	// A node that is still starting is killed by the signal.
 	if code := m.program.code(); m.program.signalled() || code != 0 && code != 128+int(syscall.SIGTERM) {
 		m.fatalf("the entrypoint ended with code %d after SIGTERM:\n%s", code, m.last.text())

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,6 +19,7 @@ import (
 	"rollup-entrypoint/internal/mockrollup"
 	"rollup-entrypoint/internal/status"
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // served lays out a chain whose status can be asked for.
@@ -95,7 +97,7 @@ func TestProbesAndStatusThroughTwoUpgrades(t *testing.T) {
 	r = c.awaitPhase(sequencer.PhaseMigrating)
 	assert.Equal(t, []string{"completed", "current", "upcoming"}, []string{r.Versions[0].State, r.Versions[1].State, r.Versions[2].State})
 	assert.Equal(t, "running", r.Versions[1].Migration)
-	assert.EqualValues(t, 1, r.Restarts, "v0 has proven its stop height")
+	assert.Zero(t, r.Restarts)
 	c.expectProbes("", "a migration runs")
 	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "go"), nil, 0o644))
 	r = c.awaitStatus("v1 runs", func(r status.Report) bool { return r.VersionIndex == 1 && r.Height != nil && r.Height.Blocks == 12 })
@@ -105,7 +107,7 @@ func TestProbesAndStatusThroughTwoUpgrades(t *testing.T) {
 	c.da.set(40, 40)
 	r = c.awaitPhase(sequencer.PhaseFinished)
 	assert.Equal(t, []string{"completed", "completed", "completed"}, []string{r.Versions[0].State, r.Versions[1].State, r.Versions[2].State})
-	assert.Equal(t, sequencer.ProofDurable, r.Versions[2].Proof)
+	assert.Equal(t, checkpoint.ProofDurable, r.Versions[2].Proof)
 	assert.Nil(t, r.LastFailure)
 	c.expectProbes("", "the last version has reached its stop height")
 	send(syscall.SIGTERM)(c)
@@ -174,6 +176,39 @@ func TestStopRequestIsInTheStatus(t *testing.T) {
 	r := c.awaitStatus("the stop", func(r status.Report) bool { return r.Stopping })
 	assert.True(t, r.Alive)
 	c.expectProbes("", "a stop was requested")
+}
+
+func TestQuestionIsInTheStatus(t *testing.T) {
+	t.Parallel()
+	c := served(t, version{stop: 10, faults: func(m *mockrollup.Mock) { m.Refusal, m.RefusalDelay = "late", time.Hour }})
+	inV0Stopped(c)
+	c.start()
+	r := c.awaitPhase(sequencer.PhaseAsking)
+	assert.True(t, r.Node.Asked)
+	assert.True(t, r.Alive)
+	c.expectProbes("", "its node is asked for the height of its state")
+	code, stdout, _ := c.command("status")
+	assert.Zero(t, code)
+	assert.Contains(t, stdout, "v0 (version 0): its node is asked for the height of its state")
+	send(syscall.SIGTERM)(c)
+	c.awaitExit(0)
+	c.program = nil
+}
+
+func TestNodeThatCannotBeAskedIsInTheStatus(t *testing.T) {
+	t.Parallel()
+	c := served(t, version{stop: 10, faults: refuses("garbled")}, version{})
+	inV0Stopped(c)
+	c.start()
+	r := c.awaitStatus("the node to run", func(r status.Report) bool { return r.Height != nil })
+	assert.True(t, r.CannotBeAsked)
+	metrics := c.metrics()
+	assert.Equal(t, "1", metrics["rollup_cannot_be_asked"])
+	assert.Equal(t, "1", metrics["rollup_question_seconds_count"])
+	assert.Equal(t, "1", metrics["rollup_questions_unanswered_total"])
+	code, stdout, _ := c.command("status")
+	assert.Zero(t, code)
+	assert.Contains(t, stdout, "cannot be asked")
 }
 
 func TestDeadNodeEndsTheProgramAndItsProbes(t *testing.T) {
@@ -258,12 +293,14 @@ func TestMetricsOfARealUpgrade(t *testing.T) {
 	for name, want := range map[string]string{
 		`entrypoint_version`:                                           "1",
 		`entrypoint_phase{phase="finished"}`:                           "1",
-		`entrypoint_node_starts_total{version="0"}`:                    "2",
-		`entrypoint_node_starts_total{version="1"}`:                    "2",
+		`entrypoint_node_starts_total{version="0"}`:                    "1",
+		`entrypoint_node_starts_total{version="1"}`:                    "1",
 		`entrypoint_process_exits_total{process="node",code="0"}`:      "2",
-		`entrypoint_process_exits_total{process="node",code="101"}`:    "2",
 		`entrypoint_process_exits_total{process="migration",code="0"}`: "1",
 		`entrypoint_checkpoint_write_failures_total`:                   "0",
+		`rollup_question_seconds_count`:                                "3",
+		`rollup_questions_unanswered_total`:                            "0",
+		`rollup_cannot_be_asked`:                                       "0",
 		`entrypoint_node_ready`:                                        "0",
 		`entrypoint_alive`:                                             "1",
 		`entrypoint_version_info{version="1",name="v1"}`:               "1",
@@ -273,7 +310,7 @@ func TestMetricsOfARealUpgrade(t *testing.T) {
 		assert.Equal(t, want, metrics[name], name)
 	}
 	for _, positive := range []string{
-		`entrypoint_handover_duration_seconds{version="1"}`, `entrypoint_migration_duration_seconds{version="1"}`,
+		`entrypoint_handover_duration_seconds{version="1"}`, `entrypoint_handover_question_seconds{version="1"}`, `entrypoint_migration_duration_seconds{version="1"}`,
 		`entrypoint_checkpoint_write_duration_seconds_sum`, `entrypoint_checkpoint_write_duration_seconds_count`, `entrypoint_height_queries_total`,
 	} {
 		assert.NotContains(t, []string{"", "0"}, metrics[positive], positive)

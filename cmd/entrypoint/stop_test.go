@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -20,43 +22,38 @@ import (
 
 // upgraded are the lines that follow from the start of v0 until v1 has started.
 var upgraded = []string{
-	"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10",
-	"start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20",
+	"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10",
+	"start v1 migration", "exit v1 migration 0 at 10", "asked v1 at 10", "start v1 start=11 stop=20",
 }
 
 // restarted is the phase after a stop: on to v1, in which the same is true wherever the stop was.
 func restarted(trace ...string) phase {
 	return phase{
 		name: "restart", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")}, trace: trace,
-		checkpoint: "1 running started migrated 0@10", state: "13 version 1 migrated@10",
+		checkpoint: "1 running migrated 0@10", stamp: "1 from 11 to 20 migrated", state: "13 version 1 migrated@10",
 	}
 }
 
 func TestStopBeforeTheFirstStart(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, migratingChain()...)
-	g := newGate(c, c.config(0))
 	c.run(
 		phase{
-			name: "while the files are checked", exit: exits(0), checkpoint: "none", state: "none", events: []event{on("stopped")},
-			do: do(start(), func(c *chain) {
-				reader := g.await()
-				c.sendAndSettle(syscall.SIGTERM)
-				reader.pass()
-			}),
+			name: "while the files are checked", do: stopAtRead(configOf(0), (*chain).isLocked), exit: exits(0), events: []event{on("stopped")},
+			checkpoint: "none", stamp: "none", state: "none",
 		},
 		phase{
-			name: "just before v0 is started", exit: exits(0), checkpoint: "0 running started", state: "none", events: []event{on("stopped")},
-			do: do(start(), func(c *chain) {
-				g.pass(2 + preflightReads) // the files' check, the look for a state
-				reader := g.await()
-				c.sendAndSettle(syscall.SIGTERM)
-				reader.pass()
-			}),
+			name: "just before v0 is started", do: stopAtRead(configOf(0), func(c *chain) bool { return c.checkpointInWords() == "0 running" }),
+			exit: exits(0), events: []event{on("stopped")}, checkpoint: "0 running", stamp: "0 to 10", state: "none",
 		},
-		phase{name: "the gate goes", do: func(*chain) { g.remove() }},
 		restarted(upgraded...),
 	)
+}
+
+// isLocked reports whether the program has come to take its lock.
+func (c *chain) isLocked() bool {
+	_, err := os.Stat(c.checkpoint + ".lock")
+	return err == nil
 }
 
 // deadLock locks the checkpoint as a node does that has outlived its entrypoint.
@@ -110,33 +107,50 @@ func TestLockOfADeadEntrypointIsAwaited(t *testing.T) {
 	)
 }
 
-// A node that is killed by the stop while it starts up has changed nothing; the code is told all the same.
+// A node has no handler yet while it starts up, and is killed by the stop: it has changed nothing, and that is no failure.
 func TestStopWhileTheNodeStartsUp(t *testing.T) {
 	t.Parallel()
 	slow := func(n *mockrollup.Config) { n.Mock.Startup = time.Hour }
 	fast := func(n *mockrollup.Config) { n.Mock.Startup = time.Millisecond }
-	killed := []string{"was asked to stop", "killed by SIGTERM", "nothing was started after that"}
+	killed := []event{on("stop requested"), on("signal forwarded"), on("version exited", "exit~killed by SIGTERM", "stop_requested=true"), on("stopped")}
 	c := newChain(t, migratingChain()...)
 	c.run(
 		phase{
 			name: "v0 starts up", do: do(configure(0, slow), start()), events: []event{on("version started", "version=0")},
-			trace: []string{"start v0 stop=10"}, checkpoint: "0 running started",
+			trace: []string{"start v0 stop=10"}, checkpoint: "0 running",
 		},
-		phase{
-			name: "stop", do: send(syscall.SIGTERM), exit: exits(143), says: killed, checkpoint: "0 running started",
-			events: []event{on("signal forwarded"), on("version exited", "decision=stopped as asked")},
-		},
+		phase{name: "stop", do: send(syscall.SIGTERM), exit: exits(0), events: killed, checkpoint: "0 running", stamp: "0 to 10"},
 		phase{
 			name: "v1 starts up", do: do(configure(0, fast), configure(1, slow), heights(13, 13), start()),
 			events: []event{on("version started", "version=1", "asserts_start_height=true")},
-			trace:  upgraded, checkpoint: "1 running migrated 0@10", state: "10 version 1 migrated@10",
+			trace:  append([]string{"?asked v0 at 0"}, upgraded...), checkpoint: "1 running migrated 0@10", state: "10 version 1 migrated@10",
 		},
 		phase{
-			name: "stop v1", do: send(syscall.SIGTERM), exit: exits(143), says: killed,
+			name: "stop v1", do: send(syscall.SIGTERM), exit: exits(0), events: killed,
 			checkpoint: "1 running migrated 0@10", state: "10 version 1 migrated@10",
 		},
 		phase{name: "v1 becomes faster", do: configure(1, fast)},
-		restarted("start v1 start=11 stop=20"),
+		restarted(upgraded[5:]...),
+	)
+}
+
+// The same for a node that is being asked.
+func TestStopWhileTheNodeIsAsked(t *testing.T) {
+	t.Parallel()
+	slow := func(n *mockrollup.Config) { n.Mock.Refusal, n.Mock.RefusalDelay = "late", time.Hour }
+	fast := func(n *mockrollup.Config) { n.Mock.Refusal = "" }
+	c := newChain(t, migratingChain()...)
+	c.run(
+		phase{
+			name: "v0 is complete", do: do(configure(0, slow), heights(10, 10), start()), trace: []string{"start v0 stop=10", "exit v0 0 at 10", "asking v0"},
+			events: []event{on("version exited", "version=0", "stop_requested=false")}, checkpoint: "0 running", state: "10 version 0",
+		},
+		phase{
+			name: "stop", do: send(syscall.SIGTERM), exit: exits(0), events: []event{on("stop requested"), on("signal forwarded"), on("stopped")},
+			checkpoint: "0 running", stamp: "0 to 10", state: "10 version 0",
+		},
+		phase{name: "it answers faster", do: configure(0, fast)},
+		restarted(upgraded[2:]...),
 	)
 }
 
@@ -159,14 +173,14 @@ func TestStopOfARunningVersion(t *testing.T) {
 				phase{
 					name: "run", do: do(heights(test.soft, test.durable), start(), func(c *chain) { c.awaitSoft(test.soft) }),
 					events: []event{on("height known")}, trace: []string{"start v0 stop=10"},
-					checkpoint: "0 running started", state: state,
+					checkpoint: "0 running", state: state,
 				},
 				phase{
 					name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0),
 					trace:      []string{"signal v0 terminated", fmt.Sprintf("exit v0 0 at %d", test.durable)},
-					checkpoint: "0 running started", state: state,
+					checkpoint: "0 running", state: state,
 				},
-				restarted(upgraded...),
+				restarted(append([]string{fmt.Sprintf("asked v0 at %d", test.durable)}, upgraded...)...),
 			)
 		})
 	}
@@ -181,48 +195,54 @@ func TestStopWhileTheNodeShutsDownAtItsStopHeight(t *testing.T) {
 	c.run(
 		phase{
 			name: "at the stop height", do: do(heights(10, 10), start()), trace: []string{"start v0 stop=10"},
-			checkpoint: "0 running ?started", state: "10 version 0",
+			checkpoint: "0 running", state: "10 version 0",
 		},
 		phase{
 			name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0), trace: []string{"exit v0 0 at 10"},
-			checkpoint: "0 running ?started", state: "10 version 0",
+			checkpoint: "0 running", state: "10 version 0",
 		},
-		restarted("start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"),
+		restarted(upgraded[2:]...),
 	)
 }
 
-// preflightReads is how often the preflight at the start reads the config of a version: for its files, for the storage path
-// and for the volume.
-const preflightReads = 3
-
-// stopAtRead has the program started, and stopped when the file at path is read for the n-th time after the preflight,
-// counted from 1. The first check of the files counts, too. There is no other preflight: it would come at any time.
-func stopAtRead(path func(c *chain) string, n int) func(*chain) {
+// stopAtRead has the program started, and stopped when the file at path is read for the first time after a moment, which
+// is known from files alone: the log comes later. There is no preflight but the first one: it would come at any time.
+func stopAtRead(path func(c *chain) string, after func(c *chain) bool) func(*chain) {
 	return func(c *chain) {
-		g := newGate(c, path(c))
-		c.start("--preflight-before=0")
-		g.pass(n - 1 + preflightReads)
-		reader := g.await()
+		reader := c.heldAtRead(path(c), after)
 		c.sendAndSettle(syscall.SIGTERM)
 		reader.pass()
 		c.await("the end", c.program.ended)
-		g.remove()
 	}
+}
+
+// heldAtRead has the program started, and wait when it reads the file at path for the first time after a moment.
+func (c *chain) heldAtRead(path string, after func(c *chain) bool) *waiting {
+	c.t.Helper()
+	g := newGate(c, path)
+	c.start("--preflight-before=0")
+	reader := g.awaitAfter(func() bool { return after(c) })
+	g.remove()
+	return reader
+}
+
+// journalled is the moment after which the journal has this line.
+func journalled(line string) func(*chain) bool {
+	return func(c *chain) bool { return slices.Contains(c.trace(), line) }
 }
 
 func configOf(i int) func(*chain) string { return func(c *chain) string { return c.config(i) } }
 
-func TestStopBeforeTheVerification(t *testing.T) {
+func TestStopBeforeTheQuestion(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, migratingChain()...)
 	c.run(
 		phase{
-			// The files' check, the look for a state, the first start, the node; then the start that verifies.
-			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(0), 5)), exit: exits(0),
-			events: []event{on("verifying the stop height"), on("stop requested"), on("stopped")},
-			trace:  []string{"start v0 stop=10", "exit v0 0 at 10"}, checkpoint: "0 running ?started", state: "10 version 0",
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(0), journalled("exit v0 0 at 10"))), exit: exits(0),
+			events: []event{on("version exited", "version=0"), on("stop requested"), on("stopped")},
+			trace:  upgraded[:2], checkpoint: "0 running", stamp: "0 to 10", state: "10 version 0",
 		},
-		restarted("start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"),
+		restarted(upgraded[2:]...),
 	)
 }
 
@@ -231,31 +251,30 @@ func TestStopInTheHandOver(t *testing.T) {
 	c := newChain(t, migratingChain()...)
 	c.run(
 		phase{
-			// The files' check at first, and the one when v0 is complete.
-			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), 2)), exit: exits(0),
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), journalled("asked v0 at 10"))), exit: exits(0),
 			events: []event{on("version completed", "version=0"), on("stop requested"), on("stopped")},
-			trace:  []string{"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10"},
-			// The write goes on; nothing is started.
-			checkpoint: "1 migrating 0@10", state: "10 version 0",
+			trace:  upgraded[:3],
+			// Nothing is written that says that the migration was begun.
+			checkpoint: "0 running", stamp: "0 to 10", state: "10 version 0",
 		},
-		restarted("start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"),
+		restarted(upgraded[2:]...),
 	)
 }
+
+func stampedAsV1(c *chain) bool { return strings.HasPrefix(c.stampInWords(), "1 ") }
 
 func TestStopBetweenHandOverAndStart(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, plainChain()...)
 	c.run(
 		phase{
-			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), 3)), exit: exits(0),
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), stampedAsV1)), exit: exits(0),
 			events: []event{on("version completed", "version=0"), on("stop requested"), on("stopped")},
-			trace:  []string{"start v0 stop=10", "exit v0 0 at 10", "?start v0 stop=10", "?exit v0 101 at 10"},
-
-			checkpoint: "1 running 0@10", state: "10 version 0",
+			trace:  upgraded[:3], checkpoint: "1 running 0@10", stamp: "1 from 11 to 20", state: "10 version 0",
 		},
 		phase{
 			name: "restart", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")},
-			trace: []string{"start v1 start=11 stop=20"}, checkpoint: "1 running started 0@10", state: "13 version 0",
+			trace: []string{"asked v1 at 10", "start v1 start=11 stop=20"}, checkpoint: "1 running 0@10", state: "13 version 0",
 		},
 	)
 }
@@ -266,12 +285,11 @@ func TestStopBetweenMigrationAndStart(t *testing.T) {
 	c := newChain(t, migratingChain()...)
 	c.run(
 		phase{
-			// The check, the hand-over, the migration; then the start of v1.
-			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), 4)), exit: exits(0),
-			events: []event{on("migration finished"), on("stop requested"), on("stopped")}, trace: upgraded[:6],
-			checkpoint: "1 running migrated 0@10", state: "10 version 1 migrated@10",
+			name: "stop", do: do(heights(10, 10), stopAtRead(configOf(1), journalled("exit v1 migration 0 at 10"))), exit: exits(0),
+			events: []event{on("migration finished"), on("stop requested"), on("stopped")}, trace: upgraded[:5],
+			checkpoint: "1 running migrated 0@10", stamp: "1 from 11 to 20 migrated", state: "10 version 1 migrated@10",
 		},
-		restarted("start v1 start=11 stop=20"),
+		restarted(upgraded[5:]...),
 	)
 }
 
@@ -281,12 +299,12 @@ func TestStopReachesALateVersionOnce(t *testing.T) {
 	c.run(
 		phase{
 			name: "v2", do: do(heights(23, 23), start()), events: []event{on("height known", "version=2")},
-			trace: append(upgraded[:7:7], "exit v1 0 at 20", "?start v1 stop=20", "?exit v1 101 at 20", "start v2 start=21"),
+			trace: append(upgraded[:7:7], "exit v1 0 at 20", "asked v1 at 20", "start v2 start=21"),
 			state: "23 version 1 migrated@10",
 		},
 		phase{
 			name: "stop", do: send(syscall.SIGTERM), events: stopped, exit: exits(0),
-			trace: []string{"signal v2 terminated", "exit v2 0 at 23"}, checkpoint: "2 running started 0@10 1@20",
+			trace: []string{"signal v2 terminated", "exit v2 0 at 23"}, checkpoint: "2 running 0@10 1@20",
 		},
 	)
 }
@@ -299,10 +317,10 @@ func TestExitAtTheStopHeightAfterAStopIsNotCompletion(t *testing.T) {
 		phase{name: "run", do: do(heights(5, 5), start()), events: []event{on("height known")}, trace: []string{"start v0 stop=10"}},
 		phase{name: "stop", do: send(syscall.SIGTERM), events: []event{on("signal forwarded")}, trace: []string{"signal v0 terminated"}},
 		phase{
-			name: "the stop height", do: heights(10, 10), exit: exits(0), events: []event{on("version exited", "decision=stopped as asked"), on("stopped")},
-			trace: []string{"exit v0 0 at 10"}, checkpoint: "0 running started", state: "10 version 0",
+			name: "the stop height", do: heights(10, 10), exit: exits(0), events: []event{on("version exited", "stop_requested=true"), on("stopped")},
+			trace: []string{"exit v0 0 at 10"}, checkpoint: "0 running", state: "10 version 0",
 		},
-		restarted("start v0 stop=10", "exit v0 101 at 10", "start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20"),
+		restarted(upgraded[2:]...),
 	)
 }
 
@@ -318,14 +336,14 @@ func TestNodeAndMigrationDieWithTheEntrypoint(t *testing.T) {
 		phase{name: "killed", do: send(syscall.SIGKILL), exit: exits(137)},
 		phase{
 			name: "migration", do: do(heights(13, 13), start(), func(*chain) { g.await() }), events: []event{on("migration started")},
-			trace: []string{"start v0 stop=10", "exit v0 0 at 10", "start v0 stop=10", "exit v0 101 at 10"},
+			trace: append([]string{"asked v0 at 3"}, upgraded[:3]...),
 		},
-		phase{name: "killed in the migration", do: send(syscall.SIGKILL), exit: exits(137), checkpoint: "1 migrating started 0@10"},
+		phase{name: "killed in the migration", do: send(syscall.SIGKILL), exit: exits(137), stamp: "1 from 11 to 20 migrating"},
 		phase{name: "the gate opens", do: func(*chain) {
 			g.remove()
 			assert.Empty(t, c.processes())
 		}},
-		restarted("start v1 migration", "exit v1 migration 0 at 10", "start v1 start=11 stop=20").with(
+		restarted(upgraded[3:]...).with(
 			on("interrupted migration is run again")),
 	)
 }

@@ -121,7 +121,7 @@ func isOurs(file io.ReaderAt) bool {
 	return (err == nil || errors.Is(err, io.EOF)) && (n == 0 || bytes.Equal(head[:n], []byte(terminationStart)))
 }
 
-// terminationMessage words a failure for whoever sees nothing else: at most 4096 bytes of UTF-8.
+// terminationMessage words a failure for people who see nothing else: at most 4096 bytes of UTF-8.
 func terminationMessage(f *sequencer.Failure) string {
 	cause := ""
 	if f.Err != nil {
@@ -132,7 +132,7 @@ func terminationMessage(f *sequencer.Failure) string {
 	if heights := heightsInWords(f); heights != "" {
 		rest += heights + "\n"
 	}
-	for _, part := range [][2]string{{"safe: ", f.Safe}, {"next: ", f.Next}} {
+	for _, part := range [][2]string{{"safe: ", f.Safe}, {"next: ", f.ToDo()}} {
 		if part[1] != "" {
 			rest += part[0] + printable(part[1]) + "\n"
 		}
@@ -182,7 +182,7 @@ func lastWords(stderr string, limit int) string {
 	return title + "  " + strings.Join(lines, "\n  ") + "\n"
 }
 
-// omitted stands for what was cut out.
+// omitted replaces what was cut out.
 const omitted = " […] "
 
 // cutMiddle gives text in at most limit bytes, without its middle where it is longer. It cuts between characters.
@@ -214,25 +214,25 @@ func printable(text string) string {
 	}, strings.ToValidUTF8(text, "\uFFFD"))
 }
 
-// terminateUsage tells of a mistake on the command line. Arguments and variables may be secret, and more people may see a
+// terminateUsage reports a mistake on the command line. Arguments and variables may be secret, and more people may see a
 // pod's status than its log: they are not quoted.
 func terminateUsage(p program, flags *flagSet, err error) {
 	f := &sequencer.Failure{
 		Code: sequencer.CodeUsage, What: "the command line or the environment is wrong", Err: errors.New(flags.withoutValues(err)),
-		Safe: "nothing was started", Next: "mend the arguments or the " + envPrefix + " variables of the container: 'entrypoint run --help' lists them",
+		Safe: "nothing was started", Next: "fix the arguments or the " + envPrefix + " variables of the container: 'entrypoint run --help' lists them",
 	}
 	if err := terminationOf(flags).write(terminationMessage(f)); err != nil {
 		fmt.Fprintf(p.stderr, "entrypoint: termination message not written: %s\n", err)
 	}
 }
 
-// withoutValues words a usage error with the names of flags and variables and without any value. Values are what stands in
+// withoutValues words a usage error with the names of flags and variables and without any value. Values are what is in
 // quotes, but for names of flags, and what pflag repeats of an argument that it cannot read at all.
 func (fs *flagSet) withoutValues(err error) string {
 	var unknown *pflag.NotExistError
 	var syntax *pflag.InvalidSyntaxError
 	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "" || errors.As(err, &syntax) {
-		return "an argument is no flag of ours: arguments for the node stand after --"
+		return "an argument is no flag of ours: arguments for the node go after --"
 	}
 	known := map[string]bool{}
 	fs.VisitAll(func(f *pflag.Flag) {
@@ -258,7 +258,7 @@ func (fs *flagSet) withoutValues(err error) string {
 	return b.String()
 }
 
-// closingQuote is where the quoted string ends with which text goes on, as strconv.Quote writes it.
+// closingQuote is where the quoted string ends with which text continues, as strconv.Quote writes it.
 func closingQuote(text string) int {
 	for i := 0; i < len(text); i++ {
 		switch text[i] {

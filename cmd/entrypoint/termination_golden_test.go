@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rollup-entrypoint/internal/mockrollup"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // ending is one way in which a run fails. Its termination message is testdata/termination/NAME.txt.
@@ -35,7 +36,11 @@ func endings() []ending {
 	crash := func(m *mockrollup.Mock) { m.CrashAt, m.CrashOn, m.ExitCode = 5, "durable", 101 }
 	killed := func(m *mockrollup.Mock) { m.CrashAt, m.CrashOn, m.CrashSignal = 5, "durable", "SIGKILL" }
 	halting := []version{{stop: 10}, {stop: 20, migrates: true, keys: map[string]any{"on_interrupted_migration": "halt"}}, {}}
-	begun := map[string]any{"phase": "migrating", "started": true}
+	early := func(m *mockrollup.Mock) { m.ExitEarlyAt = 5 }
+	// The SDK's own main writes on one stream only, so that the lines of its failure are always in the same order.
+	demo := func(i int, change func(m *mockrollup.Mock)) func(*chain) {
+		return configure(i, func(n *mockrollup.Config) { n.Mock.Main = "demo"; change(&n.Mock) })
+	}
 	return []ending{
 		{"node-crashed", 101, []version{{stop: 20, faults: crash}}, do(atHeight3, heights(5, 5)), true},
 		{"port-taken", 101, one, func(c *chain) { serveHeights(c, 7); c.start() }, false},
@@ -50,44 +55,52 @@ func endings() []ending {
 		{"usage-variable", 64, one, func(c *chain) { c.env = append(c.env, "ENTRYPOINT_STOP_TIMEOUT=s3cret"); c.start() }, false},
 
 		{"checkpoint-torn", 65, plain, do(checkpointText(`{"version_index": 1, "bin`), start()), false},
+		{"stamp-torn", 65, migrating, do(inV1, func(c *chain) { c.must(os.WriteFile(c.stampFile(), []byte(`{"version_index": 1, "na`), 0o644)) }, start()), false},
+		{"stamp-is-a-directory", 65, migrating, do(inV1, (*chain).spoilStamp, start()), false},
 		{"checkpoint-is-a-directory", 65, plain, do(func(c *chain) { c.must(os.Mkdir(c.checkpoint, 0o755)) }, start()), false},
 
 		{"checkpoint-locked", 74, plain, do(lockedByUs, start()), false},
 		{"checkpoint-not-writable", 74, plain, startsWith("-c", "manager.json", "-f", "nowhere/checkpoint.json"), false},
-		{"checkpoint-lost-at-the-hand-over", 74, plain, do(atHeight3, checkpointIsADirectory, heights(10, 10)), false},
+		{"record-not-written-at-the-hand-over", 74, migrating, recordNotWritten, false},
 		{"migration-not-recorded", 74, migrating, migrationIsNotRecorded, false},
 
-		{"left-early-without-a-stop-height", 75, []version{{faults: leaderAt(5)}}, do(atHeight3, heights(5, 5)), true},
-		{"left-early", 75, []version{{stop: 100, faults: mute(leaderAt(20))}, {}}, do(heights(15, 15), start(), told(15, 3), heights(20, 15)), true},
-		{
-			"left-early-again", 75,
-			[]version{{stop: 100, faults: func(m *mockrollup.Mock) { m.ExitEarlyAt, m.HTTP = 5, "off" }}, {}},
-			do(heights(5, 0), start()), false,
-		},
+		{"left-early", 75, []version{{stop: 100, faults: early}, {}}, do(heights(5, 3), start("--restarts=2")), true},
+		{"left-early-when-asked", 75, one, do(inV0Stopped, configure(0, func(n *mockrollup.Config) { n.Mock.LeaderExitAtStart = 9 }), start()), false},
+		{"binary-replaced-while-it-ran", 75, []version{{stop: 100, faults: leaderAt(5)}, {}}, do(atHeight3, replaced(0), heights(5, 3)), true},
 
 		{"config-unreadable", 78, one, startsWith("-c", "nowhere.json", "-f", "checkpoint.json"), false},
 		{"config-wrong", 78, []version{{}, {keys: map[string]any{"migraton_path": "m", "stop_height": "soon"}}}, nil, false},
 		{"files-missing", 78, plain, do(without((*chain).binary, 1), without((*chain).config, 2), start()), false},
-		{"binary-other", 78, plain, do(checkpointAt(1, map[string]any{"binary_path": "/opt/v1/rollup", "binary_sha256": "abc"}), start()), false},
-		{"checkpoint-beyond-the-config", 78, plain, do(checkpointAt(7, nil), start()), false},
-		{"checkpoint-of-the-reference", 78, migrating, do(checkpointAt(1, nil), start()), false},
-		{"migration-interrupted", 78, halting, do(checkpointAt(1, begun), start()), false},
-		{"migration-removed", 78, plain, do(checkpointAt(1, begun), start()), false},
-		{"migration-added", 78, migrating, do(checkpointAt(1, map[string]any{"phase": "running", "started": true}), start()), false},
-		{"stop-height-lowered", 78, []version{{stop: 10}}, do(finishedAt(15), start()), false},
-		{"state-empty", 78, plain, do(checkpointAt(1, map[string]any{"phase": "running", "started": true}), start()), false},
-		{"state-below", 78, plain, do(inV0Stopped, checkpointAt(2, map[string]any{"phase": "running"}), start()), false},
-		{"state-beyond-without-checkpoint", 78, plain, do(inV1, startsWith("-c", "manager.json", "--no-checkpoint-file")), false},
-		{"state-beyond-the-checkpoint", 78, plain, do(inV1, func(c *chain) { c.must(os.Remove(c.checkpoint)) }, start()), false},
-		{"state-beyond-the-config", 78, []version{{stop: 20}}, do(inV0Stopped, setHeight(25), start()), false},
-		{"node-below-its-start-height", 78, migrating, do(inV1, setHeight(4), heights(4, 4), start()), false},
-		{"node-ran-past-its-stop-height", 78, []version{{stop: 10, faults: func(m *mockrollup.Mock) { m.Overrun = true }}, {}}, do(heights(11, 3), start()), false},
-		{"earlier-version-ran-past-its-stop-height", 78, plain, overrunUnseen, false},
+		{"checkpoint-of-another-binary", 78, plain, do(inV1, withoutStamp, checkpointAt(1, map[string]any{"binary_path": "/opt/v1/rollup", "binary_sha256": "abc"}), start()), false},
+		{"checkpoint-beyond-the-config", 78, plain, do(inV1, withoutStamp, checkpointAt(7, nil), start()), false},
+		{"checkpoint-of-the-reference", 78, migrating, do(inV1, withoutStamp, checkpointAt(1, nil), start()), false},
+		{"checkpoint-of-another-program", 78, migrating, do(inV0Stopped, checkpointAt(1, map[string]any{"phase": "running"}), start()), false},
+		{"checkpoint-of-a-soft-hand-over", 78, plain, do(inV1, withoutStamp, softHandOver, start()), false},
+		{"storage-path-gone", 78, plain, do(inV1, withoutStoragePath, start()), false},
+		{"state-without-a-record", 78, migrating, do(inV1, withoutStamp, withoutCheckpoint, start()), false},
+		{"state-of-somebody-else", 78, migrating, do(inV1, withoutStamp, start()), false},
+		{"state-empty", 78, plain, do(inV1, withoutState, start()), false},
+		{"state-below", 78, migrating, do(inV1, setHeight(4), start()), false},
+		{"state-of-another-plan", 78, plain, do(inV1, planOf(func(c *chain) { c.versions = c.versions[:1] }), start()), false},
+		{"state-changed-while-it-ran", 78, plain, do(atHeight3, stampOfAnother, heights(10, 10)), false},
+		{"too-late", 78, plain, do(inV0Stopped, planOf(func(c *chain) { c.versions[0].stop, c.versions[1].start = 2, 3 }), start()), false},
+		{"node-ran-past-its-stop-height", 78, []version{{stop: 10, faults: func(m *mockrollup.Mock) { m.Overrun = true }}, {}}, do(heights(11, 11), start()), true},
+		{"node-came-up-when-asked", 78, plain, do(inV0Stopped, configure(0, func(n *mockrollup.Config) { n.Mock.Refusal = "ignore" }), start()), false},
+		{"node-that-cannot-be-asked-at-its-stop-height", 78, migrating, do(configure(0, garbled), heights(10, 10), start()), false},
+		{"node-that-cannot-be-asked-exits-at-its-stop-height", 78, migrating, atItsStopHeightAndGarbled, false},
+		{"state-damaged", 1, migrating, do(inV1, demo(1, func(m *mockrollup.Mock) { m.Format = "another" }), start()), false},
+		{"state-not-migrated", 1, plain, do(inV1, demo(1, func(m *mockrollup.Mock) { m.StateVersion = 7 }), start()), false},
+		{"migration-interrupted", 78, halting, do(inMigration, start()), false},
+		{"migration-removed", 78, migrating, do(inMigration, planOf(func(c *chain) { c.versions[1].migrates = false }), start()), false},
+		{"migration-added", 78, plain, do(inV1, func(c *chain) {
+			c.install(c.binary(1), c.migration(1))
+			c.versions[1].migrates = true
+			c.writeManager()
+		}, start()), false},
 		{"next-version-gone", 78, plain, do(atHeight3, without((*chain).binary, 1), heights(10, 10)), false},
-		{"earlier-version-gone", 78, migrating, do(inV0Stopped, setByHand(1), without((*chain).binary, 0), start()), false},
+		{"binary-gone-while-it-ran", 78, migrating, do(atHeight3, without((*chain).binary, 0), heights(10, 10)), false},
 		{"config-gone-while-it-ran", 78, migrating, do(atHeight3, without((*chain).config, 0), heights(10, 10)), false},
-		{"migration-of-unknown-past", 78, migrating, do(atTheEndOfV0, start()), false},
-		{"migration-of-unknown-past-without-checkpoint", 78, migrating, do(atTheEndOfV0, startsWith("-c", "manager.json", "--no-checkpoint-file")), false},
+		{"no-checkpoint-and-no-storage-path", 78, plain, do(withoutStoragePath, startsWith("-c", "manager.json", "--no-checkpoint-file")), false},
 
 		{"status-not-served", 78, one, func(c *chain) {
 			serveHeights(c, 7)
@@ -97,13 +110,14 @@ func endings() []ending {
 		{"interpreter-missing", 78, one, do(script((*chain).binary, 0, "#!/nowhere/sh"), start()), false},
 		{"node-not-executable", 126, one, do(busy((*chain).binary, 0), start()), false},
 		{"migration-not-executable", 126, migrating, do(busy((*chain).migration, 1), heights(13, 13), start()), false},
-		{"binary-gone-while-it-ran", 127, migrating, do(atHeight3, without((*chain).binary, 0), heights(10, 10)), false},
+		{"interpreter-gone-while-it-ran", 126, migrating, interpreterGone, false},
 		{"node-killed", 137, []version{{faults: killed}}, do(atHeight3, heights(5, 5)), true},
 		{"migration-killed", 137, migrating, do(script((*chain).migration, 1, "#!/bin/sh\necho rewriting >&2\nkill -9 $$"), heights(13, 13), start()), false},
+		{"node-failed-when-asked", 1, one, do(inV0Stopped, demo(0, func(m *mockrollup.Mock) { m.PanicOnStart = "cannot reach the DA layer" }), start()), false},
 		{
-			"node-killed-by-the-stop-signal", 143, one, do(script((*chain).binary, 0, "#!/bin/sh\nexec sleep 1000"), start(), func(c *chain) {
-				c.awaitEvent(on("version started"))
-			}, send(syscall.SIGTERM)), false,
+			"node-killed-after-the-stop-signal", 137,
+			[]version{{faults: func(m *mockrollup.Mock) { m.IgnoreSigterm = true }}},
+			do(heights(3, 3), start("--stop-timeout=300ms"), func(c *chain) { c.awaitEvent(on("height known")) }, send(syscall.SIGTERM)), true,
 		},
 	}
 }
@@ -166,9 +180,9 @@ func (c *chain) expectSameFacts(e ending, message string) {
 var (
 	stamps = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 	pids   = regexp.MustCompile(`(\bpid |'main' \()\d+`)
-	temps  = regexp.MustCompile(`(\.checkpoint\.json)\d+`)
+	temps  = regexp.MustCompile(`(\.(?:checkpoint|rollup-version)\.json)\d+`)
 	ages   = regexp.MustCompile(`[0-9.]+(ms|s|µs) before`)
-	levels = regexp.MustCompile(`last height read: \d+|heights: \d+ was`)
+	levels = regexp.MustCompile(`last height reported: \d+|reported height \d+|heights: \d+ was|at height \d+`)
 	hosts  = regexp.MustCompile(`on host "[^"]*"`)
 	digest = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
 )
@@ -215,7 +229,7 @@ func startsWith(args ...string) func(*chain) { return func(c *chain) { c.startWi
 func atHeight3(c *chain) {
 	do(heights(3, 3), start())(c)
 	c.awaitEvent(on("height known"))
-	c.await("the checkpoint", func() bool { return strings.HasPrefix(c.checkpointInWords(), "0 running started") })
+	c.await("the checkpoint", func() bool { return strings.HasPrefix(c.checkpointInWords(), "0 running") })
 }
 
 func inV0Stopped(c *chain) {
@@ -224,14 +238,6 @@ func inV0Stopped(c *chain) {
 	send(syscall.SIGTERM)(c)
 	c.awaitExit(0)
 	c.program = nil
-}
-
-// atTheEndOfV0 has the state stand at the stop height of version 0, and no checkpoint.
-func atTheEndOfV0(c *chain) {
-	inV0Stopped(c)
-	setHeight(10)(c)
-	heights(10, 10)(c)
-	c.must(os.Remove(c.checkpoint))
 }
 
 // setHeight changes the durable height of the state.
@@ -261,18 +267,65 @@ func checkpointAt(i int, keys map[string]any) func(*chain) {
 	}
 }
 
-func finishedAt(height uint64) func(*chain) {
+// softHandOver is a checkpoint of an earlier version of this program, which handed over on the height that it had read.
+func softHandOver(c *chain) {
+	done := map[string]any{"version_index": 0, "name": "v0", "binary_path": c.binary(0), "stop_height": 10, "proof": "last height read", "completed_at": "2026-05-04T12:00:00Z"}
+	checkpointAt(1, map[string]any{"phase": "running", "started": false, "history": []any{done}})(c)
+}
+
+// planOf changes the plan between two runs.
+func planOf(change func(c *chain)) func(*chain) {
 	return func(c *chain) {
-		done := map[string]any{"version_index": 0, "name": "v0", "binary_path": c.binary(0), "stop_height": height, "proof": "durable height", "completed_at": "2026-05-04T12:00:00Z"}
-		checkpointAt(0, map[string]any{"phase": "finished", "started": true, "history": []any{done}})(c)
+		change(c)
+		c.writeManager()
 	}
 }
 
-func setByHand(version int) func(*chain) {
-	return func(c *chain) {
-		code, _, errs := c.command("checkpoint", "set", "-c", c.manager, "-f", c.checkpoint, "--version", fmt.Sprint(version))
-		require.Zero(c.t, code, errs)
+func withoutState(c *chain) { c.must(os.RemoveAll(c.state)) }
+
+// withoutStoragePath has the configs say nothing of the state.
+func withoutStoragePath(c *chain) {
+	for i := range c.versions {
+		text := strings.Replace(readText(c.config(i)), fmt.Sprintf("path = %q", c.state), "", 1)
+		c.must(os.WriteFile(c.config(i), []byte(text+"\n"), 0o644))
 	}
+}
+
+// stampOfAnother changes the stamp under a run, as somebody does who puts another state there.
+func stampOfAnother(c *chain) {
+	text, err := checkpoint.EncodeStamp(checkpoint.Stamp{VersionIndex: 2, Name: "v2", StartHeight: 21})
+	c.must(err)
+	c.must(os.WriteFile(c.stampFile(), text, 0o644))
+}
+
+// replaced puts another binary in the place of that of version i.
+func replaced(i int) func(*chain) {
+	return func(c *chain) {
+		c.install(programs.nodes[3], c.binary(i)+".new")
+		c.must(os.Rename(c.binary(i)+".new", c.binary(i)))
+	}
+}
+
+// garbled has a node reject its start height in words that nobody knows. It reports no height either.
+func garbled(n *mockrollup.Config) { n.Mock.Refusal, n.Mock.HTTP = "garbled", "off" }
+
+// atItsStopHeightAndGarbled has such a node report its stop height before it exits 0.
+func atItsStopHeightAndGarbled(c *chain) {
+	configure(0, func(n *mockrollup.Config) { n.Mock.Refusal = "garbled" })(c)
+	do(heights(10, 8), start())(c)
+	c.awaitEvent(on("height known", "height=10"))
+	c.da.set(10, 10)
+}
+
+// inMigration has the program killed in the migration of v1.
+func inMigration(c *chain) {
+	configure(1, func(n *mockrollup.Config) { n.Mock.Migration.Sleep = deadline })(c)
+	do(heights(13, 13), start())(c)
+	c.await("the state to be half migrated", func() bool { return strings.Contains(c.stateInWords(), "half migrated") })
+	send(syscall.SIGKILL)(c)
+	c.awaitExit(137)
+	c.await("the migration to be dead too", func() bool { return len(c.processes()) == 0 })
+	c.program = nil
 }
 
 func without(file func(*chain, int) string, i int) func(*chain) {
@@ -304,17 +357,29 @@ func migrationExits(code int) func(*chain) {
 	return configure(1, func(n *mockrollup.Config) { n.Mock.Migration.Exit = code })
 }
 
-func checkpointIsADirectory(c *chain) {
-	c.must(os.Remove(c.checkpoint))
-	c.must(os.Mkdir(c.checkpoint, 0o755))
+func recordNotWritten(c *chain) {
+	held := handOverHeld(c)
+	c.spoilStamp()
+	held.pass()
 }
 
 func migrationIsNotRecorded(c *chain) {
 	letGo := c.hold(c.migration(1))
 	do(heights(13, 13), start())(c)
 	c.awaitEvent(on("migration started"))
-	checkpointIsADirectory(c)
+	c.spoilStamp()
 	letGo()
+}
+
+// interpreterGone has the node of v0 be a script, whose interpreter is there when it is checked and not when it is asked.
+func interpreterGone(c *chain) {
+	shell := filepath.Join(c.dir, "sh")
+	c.must(os.Symlink("/bin/sh", shell))
+	c.must(os.Rename(c.binary(0), c.binary(0)+"-program"))
+	c.must(writeExecutable(c.binary(0), fmt.Appendf(nil, "#!%s\nexec %s-program \"$@\"\n", shell, c.binary(0))))
+	atHeight3(c)
+	c.must(os.Remove(shell))
+	c.da.set(10, 10)
 }
 
 // lockedByUs takes the lock as an entrypoint does.
@@ -327,15 +392,6 @@ func lockedByUs(c *chain) {
 	c.must(err)
 	_, err = fmt.Fprintf(lock, `{"pid":%d,"host":%q}`, os.Getpid(), host)
 	c.must(err)
-}
-
-// overrunUnseen has a version 0 end at the height that it is told to tell, while the state is beyond that.
-func overrunUnseen(c *chain) {
-	inV0Stopped(c)
-	setHeight(13)(c)
-	script((*chain).binary, 0, "#!/bin/sh\nuntil [ -e end ]; do sleep 0.02; done")(c)
-	do(heights(13, 13), start(), told(10, 1))(c)
-	c.must(os.WriteFile(filepath.Join(c.dir, "end"), nil, 0o644))
 }
 
 // As in a pod: the file is mounted, nobody has named it, and the program is process 1.
@@ -399,7 +455,7 @@ func TestTerminationMessageGoesOnlyIntoAFileOfItsOwn(t *testing.T) {
 			c.program = nil
 			assert.Equal(t, before, readText(c.manager))
 			if test.warns == "" {
-				assert.True(t, strings.HasPrefix(readText(path), "entrypoint: exit code 65: the checkpoint cannot be read"), readText(path))
+				assert.True(t, strings.HasPrefix(readText(path), "entrypoint: exit code 65: the record of the sequence cannot be read"), readText(path))
 				assert.NotContains(t, readText(path), "old words")
 				assert.False(t, log.has(on("termination message not written")))
 				return

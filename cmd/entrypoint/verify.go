@@ -17,6 +17,7 @@ import (
 
 	"rollup-entrypoint/images"
 	"rollup-entrypoint/internal/lookpath"
+	"rollup-entrypoint/internal/preflight"
 	"rollup-entrypoint/sequencer"
 	"rollup-entrypoint/sequencer/sovereign"
 )
@@ -187,9 +188,18 @@ func (v *verifier) tell(log *slog.Logger) {
 	}
 }
 
+// files are the files of a run, and how they are verified: not at all without a manifest.
+func (v *verifier) files() (sequencer.Files, func(ctx context.Context, i int, idly bool) []sequencer.Finding) {
+	disk := &preflight.Disk{}
+	if v == nil {
+		return disk, nil
+	}
+	return verifiedFiles{disk, v}, v.verify
+}
+
 // verifiedFiles are the files of a run with a manifest: what was read to be compared is not read again for its digest.
 type verifiedFiles struct {
-	*sequencer.Disk
+	*preflight.Disk
 	verifier *verifier
 }
 

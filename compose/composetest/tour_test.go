@@ -71,10 +71,11 @@ func TestReplicaLeadsAfterTheLeaderWasStopped(t *testing.T) {
 		name := leader(r)
 		return name != "" && name != first
 	}))
-	// The last version has no stop height: an exit 0 of the node is one that its entrypoint leaves to the engine.
+	// A node that exits 0 to become leader is restarted in place, and its container keeps running.
 	log := dockertest.TryDocker(t, "logs", n.container(second)).Both
 	require.Contains(t, log, "Exiting to restart as leader")
-	require.NotEqual(t, "0", n.inspect(second, "{{.RestartCount}}"))
+	require.Contains(t, log, "restarting the node in place")
+	require.Equal(t, "0", n.inspect(second, "{{.RestartCount}}"))
 	n.do("start", first)
 	n.upgraded()
 	for i := range 10 {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// What the rehearsal itself does to a container, and what only the node's own log tells. They stand among the events of
-// the entrypoint, whose names are those of docs/log-events.md.
+// What the rehearsal itself does to a container, and what only the node's own log says. They are among the events of the
+// entrypoint, whose names are those of docs/log-events.md.
 const (
 	didKill      = "rehearsal: killed"
 	didStop      = "rehearsal: stopped"
@@ -30,7 +30,6 @@ type event struct {
 	Height      *uint64   `json:"height"`
 	StartHeight *uint64   `json:"start_height"`
 	StopHeight  *uint64   `json:"stop_height"`
-	Decision    string    `json:"decision"`
 	ExitCode    *int      `json:"exit_code"`
 	Seconds     *float64  `json:"seconds"`
 	Error       string    `json:"error"`

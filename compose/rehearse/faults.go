@@ -160,7 +160,8 @@ func (r *rehearsal) concludeFaults(ctx context.Context, group faultGroup, faults
 	}, nodes)
 }
 
-// stopAtStopHeights stops a node as an orchestrator does, when it has told its stop height and has perhaps not committed it.
+// stopAtStopHeights stops a node as an orchestrator does, when it has reported its stop height and has perhaps not committed
+// it.
 func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 	hits := 0
 	for _, v := range r.versions[r.settings.first:] {
@@ -173,11 +174,9 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 			n.with(func() {
 				switch {
 				case n.seen.saw("version completed", v.Version):
-					at = "just after it was proven"
-				case n.seen.saw("verifying the stop height", v.Version):
-					at = "while it was being proven"
+					at = "just after it was confirmed"
 				case n.status.VersionIndex == v.Version && n.status.Height != nil && n.status.Height.Blocks >= *v.StopHeight:
-					at = "as soon as it was told"
+					at = "as soon as it was reported"
 				case n.status.VersionIndex > v.Version:
 					at, past = "when it was past it already", true
 				}
@@ -194,7 +193,7 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 			return err
 		}
 		f.note("%s got SIGTERM at stop height %d, %s: exit code %d", f.node.service, *v.StopHeight, at, code)
-		if !stoppedInOrder(code) {
+		if code != 0 {
 			return failf(f.node.service, "%s, version %d: after SIGTERM at stop height %d its container ended with exit code %d, not 0",
 				f.node.service, v.Version, *v.StopHeight, code)
 		}
@@ -207,10 +206,6 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 	}
 	return nil
 }
-
-// stoppedInOrder is whether a container may end with code after SIGTERM. 143: the node was starting and had no handler for
-// the signal yet.
-func stoppedInOrder(code int) bool { return code == 0 || code == 143 }
 
 // killAtUpgrades kills a node as soon as a migration has begun; where there is none, when the version before is complete.
 func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
@@ -308,7 +303,7 @@ func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (s
 	if err != nil {
 		return "", err
 	}
-	if !stoppedInOrder(code) {
+	if code != 0 {
 		return "", failf(n.service, "%s: after SIGTERM, for a snapshot, its container ended with exit code %d, not 0", n.service, code)
 	}
 	height, first := n.height(), 0

@@ -197,7 +197,7 @@ func (s *settings) checkState() (err error) {
 	if s.state, err = filepath.EvalSymlinks(s.state); err != nil {
 		return fmt.Errorf("cannot read --state: %w", err)
 	}
-	files := 0
+	files, stamps := 0, []string(nil)
 	if err := filepath.WalkDir(s.state, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -205,7 +205,11 @@ func (s *settings) checkState() (err error) {
 		if entry.Type()&fs.ModeSymlink != 0 {
 			return fmt.Errorf("%s is a symbolic link, and what it points to would not be copied: make the snapshot with cp -RL", name)
 		}
-		if entry.Type().IsRegular() && name != filepath.Join(s.state, "checkpoint.json") {
+		switch {
+		case !entry.Type().IsRegular() || name == filepath.Join(s.state, checkpointFile):
+		case entry.Name() == stampFile:
+			stamps = append(stamps, name)
+		default:
 			files++
 		}
 		return nil
@@ -213,38 +217,60 @@ func (s *settings) checkState() (err error) {
 		return fmt.Errorf("cannot use --state: %w", err)
 	}
 	if files == 0 {
-		return fmt.Errorf("--state %s has no state: it is to be a copy of what a node has below --data", s.state)
+		return fmt.Errorf("--state %s has no state: it must be a copy of what a node has below --data", s.state)
 	}
-	s.first, err = versionOfSnapshot(s.state)
+	s.first, err = versionOfSnapshot(s.state, stamps)
 	return err
 }
 
-// versionOfSnapshot is the version whose state the snapshot has, as far as its checkpoint tells: where the version that it
-// names has still to wait for its migration, or for the one before to end, that is the one before. Without a checkpoint it
-// is the first.
-func versionOfSnapshot(dir string) (int, error) {
-	file := filepath.Join(dir, "checkpoint.json")
+// The files of the entrypoint in a snapshot.
+const (
+	checkpointFile = "checkpoint.json"
+	stampFile      = "rollup-version.json"
+)
+
+// versionOfSnapshot is the version from which the upgrades of the snapshot are still to come. The stamp beside the state
+// says which one made it, and the checkpoint does if there is no stamp.
+func versionOfSnapshot(dir string, stamps []string) (int, error) {
+	switch checkpoint := filepath.Join(dir, checkpointFile); {
+	case len(stamps) > 1:
+		return 0, fmt.Errorf("--state %s has more than one state: %s: leave the one that the nodes use", dir, strings.Join(stamps, ", "))
+	case len(stamps) == 1:
+		return recordedVersion("stamp", stamps[0])
+	case exists(checkpoint):
+		return recordedVersion("checkpoint", checkpoint)
+	}
+	return 0, fmt.Errorf("--state %s has neither a %s in the state nor a %s beside it, so that nothing says which version made it, and no node would start on it",
+		dir, stampFile, checkpointFile)
+}
+
+// recordedVersion reads the version from a stamp or checkpoint. If it has still to be migrated to that version, it is the one before.
+func recordedVersion(kind, file string) (int, error) {
 	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
 	if err != nil {
-		return 0, fmt.Errorf("cannot read the checkpoint of --state: %w", err)
+		return 0, fmt.Errorf("cannot read the %s of --state: %w", kind, err)
 	}
-	var checkpoint struct {
-		Version *int `json:"version_index"`
-		Phase   string
+	var record struct {
+		Version   *int   `json:"version_index"`
+		Migration string `json:"migration"` // of a stamp
+		Phase     string `json:"phase"`     // of a checkpoint
 	}
-	if err := json.Unmarshal(text, &checkpoint); err != nil {
-		return 0, fmt.Errorf("cannot read the checkpoint of --state: %s: %w", file, err)
+	if err := json.Unmarshal(text, &record); err != nil {
+		return 0, fmt.Errorf("cannot read the %s of --state: %s: %w", kind, file, err)
 	}
-	if checkpoint.Version == nil || *checkpoint.Version < 0 {
-		return 0, fmt.Errorf("cannot read the checkpoint of --state: %s: version_index is missing or negative", file)
+	if record.Version == nil || *record.Version < 0 {
+		return 0, fmt.Errorf("cannot read the %s of --state: %s: version_index is missing or negative", kind, file)
 	}
-	if *checkpoint.Version > 0 && (checkpoint.Phase == "migrating" || checkpoint.Phase == "finishing_previous") {
-		return *checkpoint.Version - 1, nil
+	pending := record.Migration == "begun" || record.Phase == "migrating" || record.Phase == "finishing_previous"
+	if pending && *record.Version > 0 {
+		return *record.Version - 1, nil
 	}
-	return *checkpoint.Version, nil
+	return *record.Version, nil
+}
+
+func exists(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
 }
 
 func values(m map[string]string) (all []string) {

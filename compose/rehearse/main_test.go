@@ -51,9 +51,8 @@ func TestMistakesOnTheCommandLineAreNamed(t *testing.T) {
 	}
 }
 
-func TestSnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
+func TestCheckpointOfASnapshotWithoutAStampSaysWithWhichVersionTheNodesBegin(t *testing.T) {
 	for checkpoint, want := range map[string]any{
-		"": 0,
 		`{"version_index": 0, "binary_path": "/v0"}`:          0,
 		`{"version_index": 2, "phase": "running"}`:            2,
 		`{"version_index": 2, "phase": "migrating"}`:          1,
@@ -68,9 +67,7 @@ func TestSnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "compose.yaml")
 		require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "state"), nil, 0o644))
-		if checkpoint != "" {
-			require.NoError(t, os.WriteFile(filepath.Join(dir, "checkpoint.json"), []byte(checkpoint), 0o644))
-		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "checkpoint.json"), []byte(checkpoint), 0o644))
 		s, err := parse([]string{"--file", file, "--state", dir}, io.Discard)
 		if problem, bad := want.(string); bad {
 			require.ErrorContains(t, err, problem, checkpoint)
@@ -82,12 +79,54 @@ func TestSnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
 	}
 }
 
+func TestStampOfASnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
+	for stamp, want := range map[string]any{
+		`{"version_index": 0, "name": "v0"}`:                           0,
+		`{"version_index": 2, "name": "v2"}`:                           2,
+		`{"version_index": 2, "name": "v2", "migration": "completed"}`: 2,
+		`{"version_index": 2, "name": "v2", "migration": "begun"}`:     1,
+		`{"version_index": 2`:                                          "unexpected end",
+		`{"name": "v0"}`:                                               "version_index is missing",
+	} {
+		dir := t.TempDir()
+		file := filepath.Join(t.TempDir(), "compose.yaml")
+		require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "state"), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "state", "db"), nil, 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "state", "rollup-version.json"), []byte(stamp), 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "checkpoint.json"), []byte(`{"version_index": 1, "binary_path": "/v1"}`), 0o644), "the stamp counts")
+		s, err := parse([]string{"--file", file, "--state", dir}, io.Discard)
+		if problem, bad := want.(string); bad {
+			require.ErrorContains(t, err, problem, stamp)
+			continue
+		}
+		require.NoError(t, err, stamp)
+		require.Equal(t, want, s.first, stamp)
+	}
+}
+
+func TestSnapshotOfAnUnknownVersionIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(t.TempDir(), "compose.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "db"), nil, 0o644))
+	_, err := parse([]string{"--file", file, "--state", dir}, io.Discard)
+	require.ErrorContains(t, err, "nothing says which version made it")
+	for _, name := range []string{"state", "kept"} {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name, "rollup-version.json"), []byte(`{"version_index": 0}`), 0o644))
+	}
+	_, err = parse([]string{"--file", file, "--state", dir}, io.Discard)
+	require.ErrorContains(t, err, "more than one state")
+}
+
 func TestSnapshotBehindASymbolicLinkIsFollowed(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "compose.yaml")
 	require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "monday"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "monday", "state"), nil, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "monday", "checkpoint.json"), []byte(`{"version_index": 0}`), 0o644))
 	require.NoError(t, os.Symlink("monday", filepath.Join(dir, "newest")))
 	s, err := parse([]string{"--file", file, "--state", filepath.Join(dir, "newest")}, io.Discard)
 	require.NoError(t, err)

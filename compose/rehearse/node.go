@@ -146,7 +146,7 @@ func (n *node) line(at time.Time, text string) {
 			return
 		}
 		switch e.Name {
-		case "version started", "height known", "version completed":
+		case "version started", "height known", "height confirmed", "version completed":
 			version, height := n.version, n.highest
 			if e.Version != nil {
 				version = *e.Version

@@ -17,7 +17,7 @@ const (
 	leaderNear = 2 * time.Second
 )
 
-// timeline is what is known of one node in one step: the events in the order of time, the heights that it told, and its log.
+// timeline is what is known of one node in one step: the events in the order of time, the heights that it reported, and its log.
 // It knows nothing of Docker and HTTP.
 type timeline struct {
 	node    string
@@ -78,8 +78,8 @@ func (t *timeline) count(name string, version int) (count int) {
 	return count
 }
 
-// reached reports whether the node has told a height of version, or of a later one: in a resync a version may be through
-// before it is asked.
+// reached reports whether the node has reported a height of version, or of a later one: in a resync a version may be
+// complete before its height was read.
 func (t *timeline) reached(version int) bool {
 	for seen := range t.heights {
 		if seen >= version {
@@ -89,7 +89,7 @@ func (t *timeline) reached(version int) bool {
 	return false
 }
 
-// plan is the versions that the entrypoint has told, oldest first.
+// plan is the versions that the entrypoint has logged, oldest first.
 func (t *timeline) plan() (versions []versionReport) {
 	for i := range t.events {
 		e := &t.events[i]
@@ -155,7 +155,7 @@ func (t *timeline) restarts() []restartReport {
 		case e.Name == didStop:
 			ends = append(ends, restartReport{Cause: "SIGTERM by the rehearsal", Expected: true})
 		case e.Name == "run failed" && len(ends) == 0:
-			end := restartReport{Cause: t.why(e), Expected: t.excused(i)}
+			end := restartReport{Cause: t.why(e), Expected: e.excused()}
 			if t.becameLeader(e) {
 				end.Cause = "the node became leader"
 			}
@@ -191,32 +191,15 @@ func (t *timeline) becameLeader(e *event) bool {
 	})
 }
 
-// excused reports whether the failed run of event i belongs to the life of a network. 75 does: a node exited 0 before its
-// end was proven, as one that became leader or was too fast in a resync, and the next start finds out. 143 does after a
-// stop of the rehearsal: the node was starting and had no handler for the signal yet.
-func (t *timeline) excused(i int) bool {
-	e := &t.events[i]
-	if e.ExitCode == nil {
-		return false
-	}
-	switch *e.ExitCode {
-	case 75:
-		return true
-	case 143:
-		for j := i; j >= 0 && !t.events[j].is("version configured", 0); j-- {
-			if t.events[j].Name == didStop {
-				return true
-			}
-		}
-	}
-	return false
-}
+// excused reports whether a failed run belongs to the life of a network. 75 does: a node exited 0 below its stop height, as
+// one that became leader does, more often than it is restarted in place. The next start continues.
+func (e *event) excused() bool { return e.ExitCode != nil && *e.ExitCode == 75 }
 
 // trouble returns the first end of a run that nobody has asked for and that does not belong to the life of a network.
 func (t *timeline) trouble() *failureReport {
 	for i := range t.events {
 		e := &t.events[i]
-		if (e.Name == "run failed" || e.Name == endedMutely) && !t.excused(i) {
+		if (e.Name == "run failed" || e.Name == endedMutely) && !e.excused() {
 			return t.failure(e)
 		}
 	}

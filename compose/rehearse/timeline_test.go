@@ -65,9 +65,8 @@ func TestDowntimeIsFromTheFirstExitToTheNextVersionsHeight(t *testing.T) {
 	seen := logged(t, configured+`
 1 version started :"version":0
 2 height known :"version":0 | "height":3
-10 version exited :"version":0 | "decision":"verify"
-10.2 version started :"version":0
-10.4 version exited :"version":0 | "decision":"complete"
+10 version exited :"version":0 | "exit":"exited 0"
+10.4 height confirmed :"version":0 | "height":40
 10.4 version completed :"version":0 | "height":40
 10.5 migration started :"version":1
 12.5 migration finished :"version":1 | "exit_code":0
@@ -82,14 +81,16 @@ func TestDowntimeIsFromTheFirstExitToTheNextVersionsHeight(t *testing.T) {
 	require.Equal(t, map[int]span{0: {3, 40}, 1: {40, 40}}, seen.heights)
 }
 
-func TestNodeThatRunsOnWasNotDown(t *testing.T) {
+func TestNodeThatIsRestartedInPlaceWasNotDownUntilTheUpgrade(t *testing.T) {
 	upgrades := logged(t, configured+`
 1 version started :"version":0
 2 height known :"version":0 | "height":3
-5 version exited :"version":0 | "decision":"verify"
+5 version exited :"version":0 | "exit":"exited 0"
+5.1 height confirmed :"version":0 | "height":31
+5.1 restarting the node in place :"version":0 | "restarts":1
 5.1 version started :"version":0
 5.5 height known :"version":0 | "height":33
-10 version exited :"version":0 | "decision":"complete"
+10 version exited :"version":0 | "exit":"exited 0"
 10.5 version started :"version":1
 `).upgrades()
 	require.Len(t, upgrades, 1)
@@ -103,7 +104,7 @@ func TestDowntimeOfAKilledNodeBeginsWithTheKill(t *testing.T) {
 2 height known :"version":0 | "height":3
 10 !rehearsal: killed
 11 version configured :"version":0
-11.5 version exited :"version":0 | "decision":"complete"
+11.5 height confirmed :"version":0 | "height":40
 12 version started :"version":1
 13 height known :"version":1 | "height":40
 `)
@@ -126,7 +127,7 @@ func TestVersionWithoutAHeightHasNoDowntime(t *testing.T) {
 	require.InDelta(t, 4, *upgrades[1].DowntimeSeconds, 0.001, "the node was down all that time")
 }
 
-func TestVersionThatWasThroughBeforeItWasAskedWasReached(t *testing.T) {
+func TestVersionThatWasCompleteBeforeItsHeightWasReadWasReached(t *testing.T) {
 	seen := logged(t, configured+`
 1 version completed :"version":0 | "height":40
 6 height known :"version":2 | "height":80
@@ -159,12 +160,11 @@ func TestKillBeforeTheFirstWordOfARunEndsThatRun(t *testing.T) {
 func TestRestartsTellWhatHasEndedTheRunBefore(t *testing.T) {
 	restarts := logged(t, configured+`
 1 >Exiting to restart as leader height=12
-1.1 run failed :"exit_code":75 | "error":"version 0: the node exited 0 before its stop height; safe; next"
+1.1 run failed :"exit_code":75 | "error":"version 0: the node exited 0 again and again; safe; next"
 2 version configured :"version":0
-3 run failed :"exit_code":75 | "error":"version 0: too fast; safe; next"
+3 run failed :"exit_code":75 | "error":"version 0: another reason; safe; next"
 6 version configured :"version":0
 7 !rehearsal: stopped
-7.5 run failed :"exit_code":143 | "error":"version 0: killed by SIGTERM"
 8 version configured :"version":0
 9 run failed :"exit_code":101 | "error":"version 0: the node exited 101; safe; next"
 10 version configured :"version":0
@@ -172,7 +172,7 @@ func TestRestartsTellWhatHasEndedTheRunBefore(t *testing.T) {
 `).restarts()
 	require.Equal(t, []restartReport{
 		{At: at(2), Cause: "the node became leader", Expected: true},
-		{At: at(6), Cause: "exit code 75: version 0: too fast", Expected: true},
+		{At: at(6), Cause: "exit code 75: version 0: another reason", Expected: true},
 		{At: at(8), Cause: "SIGTERM by the rehearsal", Expected: true},
 		{At: at(10), Cause: "exit code 101: version 0: the node exited 101"},
 		{At: at(11), Cause: "the container ended without a word"},
@@ -195,14 +195,13 @@ func TestFailureNamesTheCauseAndQuotesTheLogBeforeIt(t *testing.T) {
 	require.Equal(t, "something of the node", f.Log[len(f.Log)-2])
 }
 
-func TestStopOfTheRehearsalExcusesItsOwnRunAlone(t *testing.T) {
-	require.Nil(t, logged(t, configured+`
-1 !rehearsal: stopped
-2 run failed :"exit_code":143 | "error":"x"`).trouble())
+func TestRunThatFailsAfterAStopIsAFailure(t *testing.T) {
 	require.NotNil(t, logged(t, configured+`
 1 !rehearsal: stopped
-2 version configured :"version":0
-3 run failed :"exit_code":143 | "error":"x"`).trouble())
+2 run failed :"exit_code":137 | "error":"x"`).trouble())
+	require.Nil(t, logged(t, configured+`
+1 !rehearsal: stopped
+2 run failed :"exit_code":75 | "error":"x"`).trouble())
 }
 
 func TestContainerThatEndsWithoutAWordIsAFailure(t *testing.T) {

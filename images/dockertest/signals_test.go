@@ -52,7 +52,8 @@ func TestDockerStopThatRunsOutKillsAndTheNextStartGoesOn(t *testing.T) {
 
 	c.Forget()
 	c.Start()
-	c.WaitEvent("checkpoint found", "version", 0, "phase", "running")
+	c.WaitEvent("stamp found", "version", 0)
+	c.WaitEvent("height confirmed", "version", 0)
 	c.WaitEvent("height known")
 	c.Kill("KILL")
 	assert.Equal(t, 137, c.WaitExit())
@@ -91,7 +92,7 @@ func TestSignalThatTheNodeDoesNotHandleIsReportedByDocker(t *testing.T) {
 	c.WaitEvent("height known")
 	c.Kill("HUP")
 	assert.Equal(t, 129, c.WaitExit())
-	assert.Contains(t, c.Events("run failed")[0]["error"], "the node was killed by SIGHUP")
+	assert.Contains(t, c.Events("run failed")[0]["error"], "its node was killed by SIGHUP")
 }
 
 // A fault signal that somebody sends to process 1 must not take the container along.

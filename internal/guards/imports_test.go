@@ -23,7 +23,7 @@ type rule struct {
 // rules has a row for each package, also for some that are still to come. Imports point one way:
 // cmd/entrypoint → internal/status → sequencer → sequencer/sovereign, and cmd/entrypoint → reaper and images.
 var rules = map[string]rule{
-	"cmd/entrypoint": {may: []string{"images", "internal/logwriter", "internal/lookpath", "internal/status", "reaper", "sequencer", "sequencer/sovereign"}},
+	"cmd/entrypoint": {may: []string{"images", "internal/logwriter", "internal/lookpath", "internal/preflight", "internal/status", "reaper", "sequencer", "sequencer/checkpoint", "sequencer/sovereign"}},
 	// They have tests alone.
 	"compose":             {},
 	"compose/composetest": {},
@@ -43,15 +43,20 @@ var rules = map[string]rule{
 	"internal/lookpath":   {},
 	"internal/mockrollup": {},
 	"internal/mutants":    {},
+	"internal/preflight":  {may: []string{"internal/lookpath", "sequencer", "sequencer/checkpoint", "sequencer/plan", "sequencer/sovereign"}},
 	// Only tests link it.
-	"internal/ptrace": {},
-	"internal/status": {may: []string{"internal/lookpath", "sequencer", "sequencer/sovereign"}},
+	"internal/ptrace":     {},
+	"internal/strictjson": {},
+	"internal/status":     {may: []string{"internal/lookpath", "sequencer", "sequencer/checkpoint", "sequencer/sovereign"}},
 	// The init knows nothing of rollups.
 	"reaper": {},
 	// The sequence knows nothing of processes and HTTP: it names what it needs in interfaces of its own.
-	"sequencer": {may: []string{"internal/lookpath", "sequencer/sovereign"}, never: []string{"net/http", "os/exec", "os/signal"}},
+	"sequencer": {may: []string{"internal/lookpath", "internal/strictjson", "sequencer/checkpoint", "sequencer/plan", "sequencer/sovereign"}, never: []string{"net/http", "os/exec", "os/signal"}},
+	// The record on disk knows nothing of plans and nodes.
+	"sequencer/checkpoint": {may: []string{"internal/strictjson"}},
+	"sequencer/plan":       {may: []string{"internal/strictjson"}},
 	// It plays the whole sequence against invented processes and disks; only its own tests use it.
-	"sequencer/simulation": {may: []string{"sequencer", "sequencer/sovereign"}},
+	"sequencer/simulation": {may: []string{"sequencer", "sequencer/checkpoint", "sequencer/sovereign"}},
 	"sequencer/sovereign":  {},
 }
 

@@ -71,6 +71,7 @@ func (s *source) look(n ast.Node) bool {
 	}
 	isLine := slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, method.Sel.Name)
 	switch {
+	case s.isNote(call, method.Sel.Name), logsNote(call, method.Sel.Name):
 	case !isLogger(method.X):
 		if isLine && len(call.Args) > 0 {
 			if _, ok := literal(call.Args[0]); ok {
@@ -83,6 +84,36 @@ func (s *source) look(n ast.Node) bool {
 		s.problem(call, "%s of a logger: use Debug, Info, Warn or Error, with all keys at the call", method.Sel.Name)
 	}
 	return true
+}
+
+// isNote takes a line that is made now and logged later: x.note(slog.LevelInfo, "message", "format of detail").
+func (s *source) isNote(call *ast.CallExpr, method string) bool {
+	if method != "note" || len(call.Args) < 2 {
+		return false
+	}
+	level, ok := call.Args[0].(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	name, ok := literal(call.Args[1])
+	if !ok {
+		s.problem(call, "the message of a line of log must be a literal")
+		return true
+	}
+	s.lines = append(s.lines, line{
+		at: s.files.Position(call.Pos()).String(), level: strings.ToUpper(strings.TrimPrefix(level.Sel.Name, "Level")),
+		name: name, keys: []string{"detail"},
+	})
+	return true
+}
+
+// logsNote reports whether a call logs a note, whose line was taken where the note was made.
+func logsNote(call *ast.CallExpr, method string) bool {
+	if method != "Log" || len(call.Args) < 3 {
+		return false
+	}
+	message, ok := call.Args[2].(*ast.SelectorExpr)
+	return ok && message.Sel.Name == "message"
 }
 
 // isLogger reports whether an expression is called as our loggers are: log or Log, alone or as a field.
@@ -220,6 +251,11 @@ func f() {
 	slog.Info("elsewhere")
 	err.Error()
 	http.Error(w, "text", 1)
+	s.note(slog.LevelWarn, "noted", "format %d", 1)
+	s.note(slog.LevelWarn, name, "format")
+	s.note(sig)
+	s.Log.Log(ctx, n.level, n.message, slog.String("detail", n.detail))
+	s.Log.Log(ctx, level, "hidden")
 }
 func made() []any {
 	all := []any{slog.Int("always", 1)}
@@ -233,11 +269,12 @@ func made() []any {
 		s.functions[f.Name.Name] = f
 	}
 	ast.Inspect(file, s.look)
-	require.Len(t, s.lines, 3)
+	require.Len(t, s.lines, 4)
 	require.Equal(t, line{"p.go:3:2", "INFO", "plain", []string{"key", "other"}, nil}, s.lines[0])
 	require.Equal(t, line{"p.go:4:2", "WARN", "spread", []string{"always"}, []string{"sometimes"}}, s.lines[1])
-	for _, part := range []string{"p.go:5:2: the message", "p.go:6:2: With of a logger", "p.go:7:22: attributes must", "p.go:8:23: the key", "p.go:9:2: it looks like"} {
+	require.Equal(t, line{"p.go:12:2", "WARN", "noted", []string{"detail"}, nil}, s.lines[3])
+	for _, part := range []string{"p.go:5:2: the message", "p.go:6:2: With of a logger", "p.go:7:22: attributes must", "p.go:8:23: the key", "p.go:9:2: it looks like", "p.go:13:2: the message", "p.go:16:2: Log of a logger"} {
 		require.True(t, slices.ContainsFunc(s.problems, func(p string) bool { return strings.HasPrefix(p, part) }), "%s in %v", part, s.problems)
 	}
-	require.Len(t, s.problems, 6, "the derived line is told twice")
+	require.Len(t, s.problems, 8, "the derived line is reported twice")
 }

@@ -194,8 +194,8 @@ To begin anew, remove state/, da.json and the checkpoint together.
 
 Run under the entrypoint, in its log (the node's own lines begin with a date), watch for:
   version started       v0, at height 0
-  version completed     v0 has committed height 20. Before the migration that is proven: v0 is started once more, and its
-                        ERROR "must be greater than the current_height" is the proof, not a failure
+  height confirmed      after its exit v0 was asked for the durable height of the state: 20
+  version completed     v0 is complete, so the migration of v1 may run
   migration finished    the state is v1's from here on, and the migration is never run again
   version started       v1 from height 21; at height 40 v2 follows without a migration, at once
 `, dir, cfg.Mock.DA.BlockTime, cfg.Runner.HTTP.BindPort)

@@ -156,7 +156,7 @@ func (m *migration) open(args []string) error {
 		return fmt.Errorf("the state %s is empty, there is nothing to migrate", dir)
 	}
 	if err == nil && (m.state.Damaged != "" || m.store.committing() != "") {
-		return errors.New(damageText)
+		return errors.New(damageText) //nolint:staticcheck // the words are those of a real node
 	}
 	return err
 }

@@ -43,12 +43,18 @@ type check struct {
 func allChecks(lives int) []check {
 	return []check{
 		{
-			name: simulation, of: []string{"sequencer", "sequencer/sovereign"},
+			name: simulation, of: []string{"sequencer", "sequencer/checkpoint", "sequencer/sovereign"},
 			// It has a disk and a network of its own.
-			except:   []string{"sequencer/store.go", "sequencer/preflight.go", "sequencer/sovereign/client.go"},
+			except: []string{
+				"sequencer/findings.go", "sequencer/sovereign/client.go",
+				"sequencer/checkpoint/store.go", "sequencer/checkpoint/replace.go", "sequencer/checkpoint/read.go", "sequencer/checkpoint/lock.go",
+			},
 			packages: []string{"./sequencer/simulation"}, args: []string{"-run", "^TestSimulation$", "-lives", fmt.Sprint(lives)},
 		},
 		{name: "the tests of the sequence", of: []string{"sequencer", "sequencer/sovereign"}, packages: []string{"./sequencer", "./sequencer/sovereign"}},
+		{name: "the tests of the record", of: []string{"sequencer/checkpoint"}, packages: []string{"./sequencer/checkpoint"}},
+		{name: "the tests of the plan", of: []string{"sequencer/plan", "internal/strictjson"}, packages: []string{"./sequencer/plan", "./internal/strictjson"}},
+		{name: "the tests of the preflight", of: []string{"internal/preflight"}, packages: []string{"./internal/preflight"}},
 		{name: "the tests of the init", of: []string{"reaper"}, packages: []string{"./reaper"}},
 		{
 			name: "the tests of the whole program", of: []string{"cmd/entrypoint"}, packages: []string{"./cmd/entrypoint"},

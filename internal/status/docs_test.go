@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,20 @@ func TestEveryPhaseIsDocumented(t *testing.T) {
 	require.NoError(t, err)
 	for _, phase := range sequencer.Phases() {
 		assert.Contains(t, string(text), "\n| `"+string(phase)+"` | ")
+	}
+}
+
+var causeValue = regexp.MustCompile(`(?m)^\t\w+ Cause = "([a-z_]+)"$`)
+
+func TestEveryCauseIsDocumented(t *testing.T) {
+	code, err := os.ReadFile("../../sequencer/failure.go")
+	require.NoError(t, err)
+	page, err := os.ReadFile("../../docs/exit-codes.md")
+	require.NoError(t, err)
+	causes := causeValue.FindAllStringSubmatch(string(code), -1)
+	require.NotEmpty(t, causes)
+	for _, m := range causes {
+		assert.Contains(t, string(page), "\n| `"+m[1]+"` | ")
 	}
 }
 

@@ -37,5 +37,5 @@ func servePage(w http.ResponseWriter, _ *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Content-Security-Policy", pagePolicy())
-	_, _ = io.WriteString(w, page) // whoever has gone does not read it
+	_, _ = io.WriteString(w, page) // a client that has gone does not read it
 }

@@ -40,8 +40,8 @@ func canned(changes object) object {
 		},
 		"node": object{"version_index": 1, "pid": 17, "started_at": "2020-05-04T12:00:05Z", "starts": 2}, "restarts": 1,
 		"migrations":   []object{{"version_index": 1, "started_at": "2020-05-04T12:00:02Z", "seconds": 1.5, "exit": "exited 0"}},
-		"last_failure": nil,
-		"checkpoint":   object{"file": "/data/checkpoint.json", "updated_at": "2020-05-04T12:00:04Z"},
+		"last_failure": nil, "cannot_be_asked": false,
+		"checkpoint": object{"file": "/data/checkpoint.json", "updated_at": "2020-05-04T12:00:04Z"},
 	}
 	maps.Copy(status, changes)
 	return status
@@ -185,7 +185,7 @@ func showsARun(t *testing.T, b *browser) {
 			"alive": "✓ yes", "ready": "✓ yes", "node": "pid 17, up for 9 min 55 s, start 2", "restarts": "1",
 			"checkpoint": "/data/checkpoint.json, written 9 min 56 s ago", "preflight": "Preflight of v2 ✓ no problems, checked 30 s ago",
 			"runs": "To v1: exited 0 after 1.5 s started 4 May 2020, 14:00:02", "program": "entrypoint v1.2.3, pid 1, up for 10 min 0 s",
-			"stopping": "", "failure": "", "gone": "", "earlier": "",
+			"stopping": "", "unasked": "", "failure": "", "gone": "", "earlier": "",
 		} {
 			require.Equal(t, want, b.text(t, id), id)
 		}
@@ -239,9 +239,9 @@ func showsEachPhase(t *testing.T, b *browser) {
 	shown(t, b, canned(nil), func(s *site) {
 		for phase, want := range map[string]string{
 			"preparing": "Preparing v1: nothing is started yet", "migrating": "Migrating the state to v1",
-			"starting": "Starting v1: it tells no height yet", "verifying": "Verifying v1: started again to prove its stop height",
-			"finishing_previous": "Finishing v0: it runs on until v1 can start", "handing_over": "Handing over at v1: between two processes",
-			"finished": "Finished: v1 has completed its stop height", "failed": "Failed at v1", "some_new_one": "some new one v1", "running": "Running v1",
+			"starting": "Starting v1: no height reported yet", "asking": "Asking v1: its node is asked for the height of its state",
+			"handing_over": "Handing over at v1: between two processes",
+			"finished":     "Finished: v1 has reached its stop height", "failed": "Failed at v1", "some_new_one": "some new one v1", "running": "Running v1",
 		} {
 			s.set(canned(object{"phase": phase, "node": nil}))
 			b.eval(t, "void refresh()", nil) // its own timer would take ten seconds for all
@@ -254,7 +254,7 @@ func showsWhatIsWrong(t *testing.T, b *browser) {
 	next := canned(nil)["next_upgrade"].(object)
 	next["preflight"] = object{"checked_at": "2020-05-04T12:09:30Z", "problems": []string{"v2: /opt/v2/rollup is missing; add it", "v2: no port; set one"}}
 	status := canned(object{
-		"stopping": true, "alive": false, "not_alive_because": "no new height for 5m0s, since height 160",
+		"stopping": true, "cannot_be_asked": true, "alive": false, "not_alive_because": "no new height for 5m0s, since height 160",
 		"ready": false, "not_ready_because": "the node does not answer", "next_upgrade": next,
 		"last_failure": object{"at": "2020-05-04T12:08:00Z", "text": "the node exited with 101\nit is started again"},
 	})
@@ -264,6 +264,7 @@ func showsWhatIsWrong(t *testing.T, b *browser) {
 			"alive": "✗ no: no new height for 5m0s, since height 160", "ready": "✗ no: the node does not answer",
 			"preflight": "Preflight of v2 ✗ 2 problems, checked 30 s ago – v2: /opt/v2/rollup is missing; add it – v2: no port; set one",
 			"failure":   "! Last failure, 2 min 0 s ago, 4 May 2020, 14:08:00 the node exited with 101 it is started again",
+			"unasked":   "! Node cannot be asked At its stop height a person has to say that the version is complete.",
 			"stopping":  "! Stopping A stop was requested. The entrypoint ends when what runs has ended.",
 		} {
 			require.Equal(t, want, b.text(t, id), id)
@@ -474,7 +475,7 @@ func worksWithoutScripts(t *testing.T, b *browser) {
 	b.screenshot(t, "page-without-scripts", 700)
 	var text string
 	b.eval(t, `document.querySelector("noscript").innerText`, &text)
-	require.Equal(t, "Without scripts this page shows nothing: the same stands in status (JSON) and metrics.", text)
+	require.Equal(t, "Without scripts this page shows nothing: the same is in status (JSON) and metrics.", text)
 	require.Zero(t, s.times())
 }
 
@@ -506,11 +507,10 @@ func showsWhatARunSays(t *testing.T, b *browser) {
 	require.Contains(t, b.text(t, "runs"), "To v1: exited 0 after 4 min 0 s")
 	require.Contains(t, b.text(t, "versions"), "proof: durable height ✓ Migration completed in 4 min 0 s ▶ v1 current heights 101 to 220")
 
-	// v0 runs on, under the record of v1.
 	state := running()
-	state.Phase, state.Process.Version, state.Stopping = sequencer.PhaseFinishingPrevious, 0, true
+	state.Phase, state.Process.Asked, state.Stopping = sequencer.PhaseAsking, true, true
 	s.Observe(state)
-	b.awaitText(t, "phase", "Finishing v0: it runs on until v1 can start")
+	b.awaitText(t, "phase", "Asking v1: its node is asked for the height of its state")
 	require.Contains(t, b.text(t, "stopping"), "A stop was requested")
 	require.Equal(t, "✗ no: a stop was requested", b.text(t, "ready"))
 	require.Empty(t, b.log(t, "browser"), "the page complained")

@@ -12,7 +12,7 @@ import (
 // freshFor is how long an answer of the node is used again: probes and dashboards shall not load it.
 const freshFor = time.Second
 
-// asking keeps the last answer of a node. Whoever comes while the node is asked waits for the same answer.
+// asking keeps the last answer of a node. A request that comes while the node is asked waits for the same answer.
 type asking struct {
 	mu     sync.Mutex
 	pid    int
@@ -53,6 +53,8 @@ func notServing(state *sequencer.State) string {
 		return "a stop was requested"
 	case state.Phase == sequencer.PhasePreparing:
 		return "nothing was started yet"
+	case state.Phase == sequencer.PhaseAsking:
+		return "its node is asked for the height of its state"
 	case state.Phase == sequencer.PhaseMigrating:
 		return "a migration runs"
 	case state.Phase == sequencer.PhaseHandingOver:
@@ -70,7 +72,7 @@ func notServing(state *sequencer.State) string {
 // ask asks the node, unless its last answer is fresh.
 func (s *Status) ask(ctx context.Context, p sequencer.ProcessState) sovereign.Readiness {
 	if s.Readiness == nil {
-		return sovereign.Readiness{Why: "the node cannot be asked"}
+		return sovereign.Readiness{Why: "nothing asks the node whether it is ready"}
 	}
 	a := &s.asking
 	a.mu.Lock()

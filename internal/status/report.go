@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // Report is the answer of /status. Its keys are stable: new ones may come, none goes. What is not known is null. Heights
@@ -31,6 +32,8 @@ type Report struct {
 	Restarts        uint64           `json:"restarts"`
 	Migrations      []Migration      `json:"migrations"`
 	LastFailure     *Problem         `json:"last_failure"`
+	CannotBeAsked   bool             `json:"cannot_be_asked"`
+	Stamp           *Stamp           `json:"stamp"`
 	Checkpoint      *CheckpointState `json:"checkpoint"`
 }
 
@@ -68,27 +71,32 @@ type Preflight struct {
 	Problems  []string  `json:"problems"`
 }
 
-// Version is one version of the plan. BinarySHA256 is that of the checkpoint, and not of what lies there now; State is "completed", "current" or "upcoming"; Migration is "none", "due", "running"
-// or "completed".
+// Version is one version of the plan. BinarySHA256 is that of the record, and not of the file that is there now; State is
+// "completed", "current" or "upcoming"; Migration is "none", "due", "running", "begun" (and its end is not recorded) or
+// "completed".
 type Version struct {
-	VersionIndex int             `json:"version_index"`
-	Version      string          `json:"version"`
-	State        string          `json:"state"`
-	StartHeight  uint64          `json:"start_height"`
-	StopHeight   *uint64         `json:"stop_height"`
-	Binary       string          `json:"binary"`
-	BinarySHA256 *string         `json:"binary_sha256"`
-	Migration    string          `json:"migration"`
-	CompletedAt  *time.Time      `json:"completed_at"`
-	Proof        sequencer.Proof `json:"proof"`
+	VersionIndex         int              `json:"version_index"`
+	Version              string           `json:"version"`
+	State                string           `json:"state"`
+	StartHeight          uint64           `json:"start_height"`
+	StopHeight           *uint64          `json:"stop_height"`
+	Binary               string           `json:"binary"`
+	BinarySHA256         *string          `json:"binary_sha256"`
+	Migration            string           `json:"migration"`
+	MigrationBegunAt     *time.Time       `json:"migration_begun_at"`
+	MigrationCompletedAt *time.Time       `json:"migration_completed_at"`
+	MigrationRuns        int              `json:"migration_runs"`
+	CompletedAt          *time.Time       `json:"completed_at"`
+	Proof                checkpoint.Proof `json:"proof"`
 }
 
-// Node is the node process that runs. VersionIndex is below that of the report while the version before runs on.
+// Node is the node process. Asked: it was started to give the height of its state, and not to run.
 type Node struct {
 	VersionIndex int       `json:"version_index"`
 	Pid          int       `json:"pid"`
 	StartedAt    time.Time `json:"started_at"`
 	Starts       uint64    `json:"starts"`
+	Asked        bool      `json:"asked"`
 }
 
 // Migration is one run of a migration. Exit is empty while it runs.
@@ -99,10 +107,22 @@ type Migration struct {
 	Exit         string    `json:"exit"`
 }
 
-// Problem is something that went wrong.
+// Problem is something that went wrong. Cause is for programs, and empty where the exit code says it all.
 type Problem struct {
-	At   time.Time `json:"at"`
-	Text string    `json:"text"`
+	At    time.Time       `json:"at"`
+	Text  string          `json:"text"`
+	Cause sequencer.Cause `json:"cause"`
+}
+
+// Stamp says which version's format the state has, as the file beside it does.
+type Stamp struct {
+	VersionIndex int                  `json:"version_index"`
+	Version      string               `json:"version"`
+	StartHeight  uint64               `json:"start_height"`
+	StopHeight   *uint64              `json:"stop_height"`
+	Migration    checkpoint.Migration `json:"migration"`
+	Complete     bool                 `json:"complete"`
+	UpdatedAt    *time.Time           `json:"updated_at"`
 }
 
 // CheckpointState is where the record is kept.
@@ -120,7 +140,7 @@ func (s *Status) Report(ctx context.Context) Report {
 		Phase:      state.Phase, PhaseSince: state.Since.UTC(), Stopping: state.Stopping,
 		VersionIndex: i, Version: s.Plan.Versions[i].Name, BinarySHA256: digest(state.Record.BinarySHA256),
 		NextUpgrade: s.upgrade(state, now), Node: node(state), Restarts: restarts(state), Migrations: migrations(state, now),
-		Checkpoint: s.checkpoint(state),
+		CannotBeAsked: state.CannotBeAsked, Stamp: stamp(state), Checkpoint: s.checkpoint(state),
 	}
 	r.Alive, r.NotAliveBecause = s.alive(state, now)
 	r.Ready, r.NotReadyBecause = s.ready(ctx, state, roleAny)
@@ -131,7 +151,7 @@ func (s *Status) Report(ctx context.Context) Report {
 		r.BlocksPerSecond = &state.Rate
 	}
 	if f := state.Failure; f != nil {
-		r.LastFailure = &Problem{state.FailedAt.UTC(), f.Error()}
+		r.LastFailure = &Problem{state.FailedAt.UTC(), f.Error(), f.Cause}
 	}
 	for j := range s.Plan.Versions {
 		r.Versions = append(r.Versions, s.version(state, j))
@@ -142,7 +162,7 @@ func (s *Status) Report(ctx context.Context) Report {
 func (s *Status) upgrade(state *sequencer.State, now time.Time) *Upgrade {
 	i := state.Record.VersionIndex
 	stop := s.Plan.Versions[i].Stop
-	if stop == 0 || state.Record.Phase == sequencer.PhaseFinished {
+	if stop == 0 || state.Record.Phase == checkpoint.PhaseFinished {
 		return nil
 	}
 	u := &Upgrade{StopHeight: stop}
@@ -178,28 +198,33 @@ func (s *Status) version(state *sequencer.State, j int) Version {
 	if v.Stop > 0 {
 		out.StopHeight = &v.Stop
 	}
-	finished := record.Phase == sequencer.PhaseFinished
-	if j < record.VersionIndex || j == record.VersionIndex && finished {
+	entry, known := record.Entry(j)
+	switch {
+	case j < record.VersionIndex, known && !entry.CompletedAt.IsZero():
 		out.State = "completed"
-	} else if j == record.VersionIndex {
+	case j == record.VersionIndex:
 		out.State = "current"
 	}
 	if v.Migration != "" {
 		out.Migration = migrationOf(state, j)
 	}
+	if m := entry.Migration; m != nil {
+		out.MigrationBegunAt, out.MigrationCompletedAt, out.MigrationRuns = instant(m.BegunAt), instant(m.CompletedAt), m.Runs
+	}
+	out.CompletedAt, out.Proof, out.BinarySHA256 = instant(entry.CompletedAt), entry.Proof, digest(entry.BinarySHA256)
 	if j == record.VersionIndex {
 		out.BinarySHA256 = digest(record.BinarySHA256)
 	}
-	if out.State != "completed" {
-		return out
-	}
-	for _, done := range record.History { // the newest entry of several counts
-		if done.VersionIndex == j {
-			at := done.CompletedAt.UTC()
-			out.CompletedAt, out.Proof, out.BinarySHA256 = &at, done.Proof, digest(done.BinarySHA256)
-		}
-	}
 	return out
+}
+
+// instant is nil for none.
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	utc := t.UTC()
+	return &utc
 }
 
 // digest is nil for none.
@@ -218,6 +243,8 @@ func migrationOf(state *sequencer.State, j int) string {
 		return "running"
 	case j < record.VersionIndex, j == record.VersionIndex && record.MigrationCompleted:
 		return "completed"
+	case j == record.VersionIndex && record.Phase == checkpoint.PhaseMigrating:
+		return "begun"
 	}
 	return "due"
 }
@@ -227,7 +254,7 @@ func node(state *sequencer.State) *Node {
 	if p.Pid == 0 || p.Migration {
 		return nil
 	}
-	return &Node{p.Version, p.Pid, p.StartedAt.UTC(), state.Starts[p.Version]}
+	return &Node{p.Version, p.Pid, p.StartedAt.UTC(), state.Starts[p.Version], p.Asked}
 }
 
 // restarts is how often a node was started again in this run, whatever for.
@@ -255,10 +282,18 @@ func (s *Status) checkpoint(state *sequencer.State) *CheckpointState {
 	if s.Checkpoint == "" {
 		return nil
 	}
-	c := &CheckpointState{File: s.Checkpoint}
-	if at := state.Record.UpdatedAt; !at.IsZero() {
-		utc := at.UTC()
-		c.UpdatedAt = &utc
+	return &CheckpointState{s.Checkpoint, instant(state.Record.UpdatedAt)}
+}
+
+// stamp is nil until the stamp is written.
+func stamp(state *sequencer.State) *Stamp {
+	s := state.Stamp
+	if s == (checkpoint.Stamp{}) {
+		return nil
 	}
-	return c
+	out := &Stamp{s.VersionIndex, s.Name, s.StartHeight, nil, s.Migration, s.Complete, instant(s.UpdatedAt)}
+	if s.StopHeight > 0 {
+		out.StopHeight = &s.StopHeight
+	}
+	return out
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 	"rollup-entrypoint/sequencer/sovereign"
 )
 
@@ -37,7 +38,7 @@ func TestReportBeforeAnythingIsKnown(t *testing.T) {
 	})
 }
 
-// Whoever reads the answers must learn no secret: they are for dashboards, and for everybody who reaches the port.
+// No answer has a secret: they are for dashboards, and for everybody who reaches the port.
 func TestNoAnswerHasASecret(t *testing.T) {
 	in(t, func(t *testing.T) {
 		s := newStatus(running(), sovereign.Readiness{Leads: true})
@@ -60,9 +61,11 @@ func TestReportOfEachPhase(t *testing.T) {
 				assert.Equal(t, []string{"completed", "completed", "current"}, states(r))
 			}},
 			{"finished", func(s *sequencer.State) {
-				s.Phase, s.Record.VersionIndex, s.Record.Phase, s.Process = sequencer.PhaseFinished, 2, sequencer.PhaseFinished, sequencer.ProcessState{}
+				s.Phase, s.Record.VersionIndex, s.Record.Phase, s.Process = sequencer.PhaseFinished, 2, checkpoint.PhaseFinished, sequencer.ProcessState{}
+				s.Record.History = append(s.Record.History, checkpoint.Entry{VersionIndex: 2, CompletedAt: time.Now(), Proof: checkpoint.ProofWord})
 			}, func(t *testing.T, r Report) {
 				assert.Equal(t, []string{"completed", "completed", "completed"}, states(r))
+				assert.Equal(t, checkpoint.ProofWord, r.Versions[2].Proof)
 				assert.Nil(t, r.Node)
 				assert.Nil(t, r.NextUpgrade)
 			}},
@@ -81,13 +84,37 @@ func TestReportOfEachPhase(t *testing.T) {
 				assert.Equal(t, Migration{1, r.Migrations[1].StartedAt, 60, ""}, r.Migrations[1])
 			}},
 			{"a migration is due", func(s *sequencer.State) {
-				s.Record.VersionIndex, s.Record.Phase, s.Record.MigrationCompleted = 1, sequencer.PhaseMigrating, false
+				s.Record.VersionIndex, s.Record.MigrationCompleted, s.Record.History = 0, false, nil
 			}, func(t *testing.T, r Report) {
 				assert.Equal(t, "due", r.Versions[1].Migration)
+				assert.Nil(t, r.Versions[1].MigrationBegunAt)
 			}},
-			{"the version before runs on", func(s *sequencer.State) { s.Process.Version = 0 }, func(t *testing.T, r Report) {
-				assert.Equal(t, 0, r.Node.VersionIndex)
-				assert.Nil(t, r.NextUpgrade.RemainingBlocks, "its height says nothing of this version's end")
+			{"a migration was begun and does not run", func(s *sequencer.State) {
+				s.Record.Phase, s.Record.MigrationCompleted = checkpoint.PhaseMigrating, false
+				s.Record.History[1].Migration.CompletedAt = time.Time{}
+			}, func(t *testing.T, r Report) {
+				assert.Equal(t, []string{"completed", "current", "upcoming"}, states(r), "an entry in the history does not make it complete")
+				assert.Equal(t, "begun", r.Versions[1].Migration)
+				assert.NotNil(t, r.Versions[1].MigrationBegunAt)
+				assert.Nil(t, r.Versions[1].MigrationCompletedAt)
+				assert.Equal(t, 2, r.Versions[1].MigrationRuns)
+			}},
+			{"a checkpoint without a history", func(s *sequencer.State) { s.Record.History = nil }, func(t *testing.T, r Report) {
+				assert.Equal(t, []string{"completed", "current", "upcoming"}, states(r))
+				assert.Nil(t, r.Versions[0].CompletedAt)
+			}},
+			{"its node is asked", func(s *sequencer.State) {
+				s.Phase, s.Height, s.Process.Asked = sequencer.PhaseAsking, nil, true
+			}, func(t *testing.T, r Report) {
+				assert.True(t, r.Node.Asked)
+				assert.False(t, r.Ready)
+			}},
+			{"its node cannot be asked", func(s *sequencer.State) { s.CannotBeAsked = true }, func(t *testing.T, r Report) {
+				assert.True(t, r.CannotBeAsked)
+				assert.Contains(t, r.View(), "a person has to say that it is complete")
+			}},
+			{"its state is damaged", func(s *sequencer.State) { s.Failure.Cause = sequencer.StateDamaged }, func(t *testing.T, r Report) {
+				assert.Equal(t, sequencer.StateDamaged, r.LastFailure.Cause)
 			}},
 			{"the height stands still", func(s *sequencer.State) { s.Rate = 0 }, func(t *testing.T, r Report) {
 				assert.EqualValues(t, 40, *r.NextUpgrade.RemainingBlocks)
@@ -125,9 +152,9 @@ func TestViewForATerminal(t *testing.T) {
 	in(t, func(t *testing.T) {
 		golden(t, "running.txt", newStatus(running(), sovereign.Readiness{Why: "the node is syncing: DA height 5 of 9"}).Report(t.Context()).View())
 		golden(t, "preparing.txt", New(Options{Plan: threeVersions()}).Report(t.Context()).View())
-		previous := running()
-		previous.Phase, previous.Process.Version, previous.Stopping = sequencer.PhaseFinishingPrevious, 0, true
-		golden(t, "previous.txt", newStatus(previous, sovereign.Readiness{Leads: true}).Report(t.Context()).View())
+		asking := running()
+		asking.Phase, asking.Process.Asked, asking.Stopping, asking.Height, asking.Rate = sequencer.PhaseAsking, true, true, nil, 0
+		golden(t, "asking.txt", newStatus(asking, sovereign.Readiness{Leads: true}).Report(t.Context()).View())
 	})
 }
 

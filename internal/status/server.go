@@ -122,5 +122,5 @@ func verdict(w http.ResponseWriter, ok bool, yes, why string) {
 
 func answer(w http.ResponseWriter, kind string, body []byte) {
 	w.Header().Set("Content-Type", kind)
-	_, _ = w.Write(body) // whoever has gone does not read it
+	_, _ = w.Write(body) // a client that has gone does not read it
 }

@@ -34,7 +34,7 @@ type Status struct {
 	asking  asking
 }
 
-// New returns a Status which says, until it is told a state, that the run is being prepared.
+// New returns a Status which says, until it has observed a state, that the run is being prepared.
 func New(o Options) *Status {
 	s := &Status{Options: o, started: time.Now()}
 	s.Observe(sequencer.State{Phase: sequencer.PhasePreparing, Since: s.started})
@@ -44,8 +44,9 @@ func New(o Options) *Status {
 // Observe takes a new state. It is made for sequencer.Options, and returns at once.
 func (s *Status) Observe(state sequencer.State) { s.state.Store(&state) }
 
-// alive reports whether the run is alive at now, and if not, why. It is as long as the sequence goes on: a migration and a
-// start-up may take as long as they like. With a stall timeout the node has to make progress once it has told a height.
+// alive reports whether the run is alive at now, and if not, why. It is alive until it fails: a question, a start-up and a
+// migration may take as long as they like, and a node that hangs while it is asked is not ready but alive, because a restart
+// would only ask it again. With a stall timeout the node has to make progress once it has reported a height.
 func (s *Status) alive(state *sequencer.State, now time.Time) (ok bool, why string) {
 	if state.Phase == sequencer.PhaseFailed {
 		return false, "the run has failed"

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 	"rollup-entrypoint/sequencer/sovereign"
 )
 
@@ -48,24 +49,29 @@ func running() sequencer.State {
 	now := time.Now()
 	return sequencer.State{
 		Phase: sequencer.PhaseRunning, Since: now.Add(-time.Hour),
-		Record: sequencer.Checkpoint{
-			VersionIndex: 1, BinaryPath: "/opt/v1/rollup", BinarySHA256: strings.Repeat("1", 64), MigrationCompleted: true, Phase: sequencer.PhaseRunning, Started: true,
-			History:   []sequencer.Completed{{VersionIndex: 0, Name: "v0", BinarySHA256: strings.Repeat("0", 64), StopHeight: 100, Proof: sequencer.ProofDurable, CompletedAt: now.Add(-2 * time.Hour)}},
+		Record: checkpoint.Checkpoint{
+			VersionIndex: 1, BinaryPath: "/opt/v1/rollup", BinarySHA256: strings.Repeat("1", 64), MigrationCompleted: true, Phase: checkpoint.PhaseRunning, Stamped: true,
+			History: []checkpoint.Entry{
+				{VersionIndex: 0, Name: "v0", BinarySHA256: strings.Repeat("0", 64), StopHeight: 100, Proof: checkpoint.ProofDurable, CompletedAt: now.Add(-2 * time.Hour)},
+				{VersionIndex: 1, Name: "v1", Migration: &checkpoint.MigrationRecord{BegunAt: now.Add(-95 * time.Minute), CompletedAt: now.Add(-91 * time.Minute), Runs: 2}},
+			},
 			UpdatedAt: now.Add(-time.Hour),
 		},
+		Stamp:   checkpoint.Stamp{VersionIndex: 1, Name: "v1", StartHeight: 101, StopHeight: 220, Migration: checkpoint.MigrationCompleted, UpdatedAt: now.Add(-time.Hour)},
 		Process: sequencer.ProcessState{Pid: 17, Version: 1, StartedAt: now.Add(-90 * time.Minute)},
 		Height:  &sequencer.Reading{Height: 180, At: now.Add(-time.Second)}, RoseAt: now.Add(-2 * time.Second), Rate: 0.5,
 		Starts:  map[int]uint64{0: 2, 1: 1},
 		Exits:   map[sequencer.ExitCount]uint64{{Code: 0}: 1, {Code: 101}: 1, {Migration: true}: 1},
 		Signals: map[syscall.Signal]uint64{syscall.SIGHUP: 2, syscall.Signal(40): 1}, Leftovers: 3,
 		Migrations: []sequencer.MigrationRun{{Version: 1, StartedAt: now.Add(-95 * time.Minute), Took: 4 * time.Minute}},
-		HandOvers:  []sequencer.HandOver{{Version: 1, Took: 3 * time.Millisecond}},
+		HandOvers:  []sequencer.HandOver{{Version: 1, Took: 93 * time.Millisecond, Asked: 90 * time.Millisecond}},
 		Writes:     sequencer.WriteCount{Done: 7, Took: 14 * time.Millisecond, Failed: 1}, Queries: 100, QueryFailures: 4,
+		Questions: sequencer.QuestionCount{Asked: 3, Answered: 2, Took: 240 * time.Millisecond},
 		Preflight: map[int]sequencer.Preflight{
 			1: {At: now.Add(-2 * time.Hour)},
 			2: {At: now.Add(-time.Minute), Findings: []sequencer.Finding{{Version: 2, Severity: sequencer.SeverityError, What: "/opt/v2/rollup is not there", Next: "put it into the image"}}},
 		},
-		Failure:  &sequencer.Failure{Code: 74, What: "the checkpoint cannot be written", Err: errors.New("no space left on device"), Safe: "the node runs on", Next: "make room", Stderr: "secret of the node"},
+		Failure:  &sequencer.Failure{Code: 74, What: "the checkpoint cannot be written", Err: errors.New("no space left on device"), Safe: "the node keeps running", Next: "make room", Stderr: "secret of the node"},
 		FailedAt: now.Add(-30 * time.Minute),
 	}
 }
@@ -106,6 +112,9 @@ func TestAliveAsLongAsTheSequenceGoesOn(t *testing.T) {
 			{"a start-up of hours", func(s *sequencer.State) {
 				s.Phase, s.Height, s.Since = sequencer.PhaseStarting, nil, time.Now().Add(-5*time.Hour)
 			}, time.Minute, ""},
+			{"a question of hours", func(s *sequencer.State) {
+				s.Phase, s.Height, s.Process.Asked, s.Since = sequencer.PhaseAsking, nil, true, time.Now().Add(-5*time.Hour)
+			}, time.Minute, ""},
 			{"a migration of hours", func(s *sequencer.State) {
 				s.Phase, s.Height, s.Process.Migration = sequencer.PhaseMigrating, nil, true
 			}, time.Minute, ""},
@@ -144,6 +153,8 @@ func TestReadyIsWhatTheNodeSays(t *testing.T) {
 			{"a leader at its stop height", synced, roleAny, func(s *sequencer.State) { s.Height.Height = 220 }, "the node has reached its stop height"},
 			{"without a height yet", leads, roleAny, func(s *sequencer.State) { s.Phase, s.Height = sequencer.PhaseStarting, nil }, ""},
 			{"asked to stop", leads, roleAny, func(s *sequencer.State) { s.Stopping = true }, "a stop was requested"},
+			{"asked for its height", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseAsking }, "its node is asked for the height of its state"},
+			{"one that cannot be asked", leads, roleAny, func(s *sequencer.State) { s.CannotBeAsked = true }, ""},
 			{"migrating", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseMigrating }, "a migration runs"},
 			{"preparing", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhasePreparing }, "nothing was started yet"},
 			{"handing over", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseHandingOver }, "one process has ended and the next was not started yet"},
@@ -184,10 +195,10 @@ func TestNodeIsAskedOnceASecond(t *testing.T) {
 	})
 }
 
-func TestNodeOfTheVersionThatRunsIsAsked(t *testing.T) {
+func TestNodeThatRunsIsAskedWhetherItIsReady(t *testing.T) {
 	in(t, func(t *testing.T) {
 		state := running()
-		state.Phase, state.Process.Version = sequencer.PhaseFinishingPrevious, 0
+		state.Process.Version = 0
 		s := newStatus(state, sovereign.Readiness{})
 		s.Readiness = func(_ context.Context, v sequencer.Version) sovereign.Readiness {
 			assert.Equal(t, "v0", v.Name)

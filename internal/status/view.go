@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"rollup-entrypoint/sequencer"
 )
 
 // barWidth is that of the progress bar, in columns.
@@ -27,8 +29,11 @@ func (r Report) View() string {
 	} else {
 		line("height", "not known")
 	}
-	if n := r.Node; n != nil {
+	if n := r.Node; n != nil && !n.Asked {
 		line("node", "pid %d, up for %s, restarts: %d", n.Pid, since(n.StartedAt), r.Restarts)
+	}
+	if r.CannotBeAsked {
+		line("warning", "the node cannot be asked for the height of its state: at its stop height a person has to say that it is complete")
 	}
 	r.viewUpgrade(&b, line)
 	if f := r.LastFailure; f != nil {
@@ -87,8 +92,8 @@ func rateWords(rate *float64) string {
 
 // phaseWords gives the phase for a person.
 func phaseWords(r Report) string {
-	if r.Node != nil && r.Node.VersionIndex != r.VersionIndex && r.Node.VersionIndex < len(r.Versions) && r.Node.VersionIndex >= 0 {
-		return fmt.Sprintf("%s, with the node of %s", strings.ReplaceAll(string(r.Phase), "_", " "), printable(r.Versions[r.Node.VersionIndex].Version))
+	if r.Phase == sequencer.PhaseAsking {
+		return "its node is asked for the height of its state,"
 	}
 	return strings.ReplaceAll(string(r.Phase), "_", " ")
 }

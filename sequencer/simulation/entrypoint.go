@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ import (
 // Store, HeightReader and log.
 //
 // The run calls it from one goroutine. Each call, and each step of a write, is a step at which the entrypoint can be
-// killed: the call then never returns but ends the goroutine, which also runs what the sequence has deferred.
+// killed: the call then never returns but ends the goroutine, which also runs what the sequence has deferred. What the
+// run does beside that in goroutines of its own (the follower, preflights) first waits for an instant of its own.
 type entrypoint struct {
 	w       *world
 	dead    bool
@@ -33,8 +35,14 @@ type entrypoint struct {
 	err     error
 	// returned: Run returned; otherwise it was killed.
 	returned bool
+	// onlyAsks: it is 'entrypoint height', and report is what it found.
+	onlyAsks bool
+	report   sequencer.Report
 	// finished: it said that the last version is complete.
 	finished bool
+	// follows: all later writes of the checkpoint are those of the follower, which draws its own instants from own.
+	follows bool
+	own     *rand.Rand
 
 	// What is to happen at which step; -1 for never.
 	killAt, cutAt, signalAt int
@@ -42,27 +50,58 @@ type entrypoint struct {
 	// What is wrong for as long as this run lasts.
 	missing      int // the version whose files are missing, -1 for none
 	missingLate  bool
-	unreadable   int // the version whose config cannot be read, -1 for none
+	missingFor   notices
+	warned       bool // a preflight finds something harmless
+	unreadable   int  // the version whose config cannot be read, -1 for none
 	stranger     bool
 	strangerBind bool
+	gone         bool // the record speaks of a state, and there is none
+	forgotten    bool // no config says where the state is, though it was known before
 
-	// What happened, as the invariants need it.
+	events
+}
+
+// notices says who notices that files are missing.
+type notices int
+
+const (
+	byCheck notices = iota
+	byPreflight
+	byVerify
+)
+
+// events are what happened in a run, as the invariants need it.
+type events struct {
 	stopAt         time.Time // the first stop signal arrived
 	stopArrived    bool
 	stopsTaken     int  // how many the sequence has taken
 	stopWasVisible bool // the sequence has looked for signals after one had arrived
 	last           *process
 	lastAfterStop  bool // the last exit came after a stop signal
+	known          bool // the height was asked, and nothing has run since
+	alarmed        bool // a node reported a height above its stop height
+	zeros          int  // how often a node exited 0
+	// zeroRun and zeroAsked are the processes that exited 0 last and were not started again; restarts is when others were.
+	zeroRun, zeroAsked *process
+	restarts           []time.Time
+	// digests are the newest that were computed, first those of the first start.
+	digests, first [mostReleases]string
 	startCode      int
 	saveFailed     bool
 	loadFailed     bool
 	sweepFailed    bool
-	haltExpected   bool
+	replaced       bool               // a binary was replaced
+	elsewhere      bool               // the configs lead to another directory
+	begunBefore    bool               // a migration was recorded as begun when the run began
+	swapped        bool               // the state was replaced
+	cannotAsk      [mostReleases]bool // whose node could not be asked
+	cameUp         bool               // a node came up that was asked
 }
 
 func (w *world) newEntrypoint() *entrypoint {
 	e := &entrypoint{
 		w: w, signals: make(chan syscall.Signal), ended: make(chan struct{}), killAt: -1, cutAt: -1, signalAt: -1, missing: -1, unreadable: -1,
+		own: rand.New(rand.NewPCG(w.seed, uint64(1000+w.runs))),
 	}
 	w.e = e
 	return e
@@ -71,24 +110,34 @@ func (w *world) newEntrypoint() *entrypoint {
 func (e *entrypoint) options() sequencer.Options {
 	w := e.w
 	o := sequencer.Options{
-		Plan: w.plan, Store: e, Processes: e, Signals: e, Files: e, Log: slog.New(logHandler{e}),
-		Slack: w.options.slack, StopTimeout: w.options.stopTimeout, WaitWhenFinished: w.options.waitWhenFinished,
+		Plan: w.plan, Store: e, Processes: e, Signals: e, Files: e, Heights: e.heights, Log: slog.New(logHandler{e}),
+		Checkpoint: checkpointName, Slack: w.options.slack, Restarts: w.options.restarts, StopTimeout: w.options.stopTimeout,
+		PreflightBefore: w.options.preflightBefore, WaitWhenFinished: w.options.waitWhenFinished,
+		Nonce: e.nonce, Preflight: e.preflight,
 	}
 	if w.options.withoutCheckpoint {
-		o.Store = nil
+		o.Checkpoint = ""
 	}
-	o.Heights = e.heights
+	if w.options.verifies {
+		o.Verify = e.verify
+	}
 	return o
 }
 
 // run is the goroutine of the run.
 func (e *entrypoint) run() {
 	defer close(e.ended)
-	err := sequencer.Run(e.options())
+	var err error
+	var report sequencer.Report
+	if e.onlyAsks {
+		report, err = sequencer.Ask(e.options())
+	} else {
+		err = sequencer.Run(e.options())
+	}
 	e.w.mu.Lock()
 	defer e.w.mu.Unlock()
 	if !e.dead {
-		e.err, e.returned = err, true
+		e.err, e.returned, e.report = err, true, report
 	}
 }
 
@@ -140,14 +189,18 @@ func (e *entrypoint) leave() {
 
 // takes lets time pass inside a call. Events of the world happen meanwhile, and the entrypoint may be dead after it.
 func (e *entrypoint) takes(d time.Duration) {
-	w := e.w
-	d += time.Duration(1 + w.rng.Int64N(999_983))
+	d += time.Duration(1 + e.w.rng.Int64N(999_983))
 	e.busy = true
-	w.mu.Unlock()
-	time.Sleep(d)
-	w.mu.Lock()
+	e.passes(d)
 	e.busy = false
 	e.endIfDead()
+}
+
+// passes lets time pass.
+func (e *entrypoint) passes(d time.Duration) {
+	e.w.mu.Unlock()
+	time.Sleep(d)
+	e.w.mu.Lock()
 }
 
 // Start implements sequencer.Processes.
@@ -276,224 +329,6 @@ func (w *world) anySignal() syscall.Signal {
 	return all[w.rng.IntN(len(all))]
 }
 
-// Check implements sequencer.Files.
-func (e *entrypoint) Check(plan *sequencer.Plan, i int) sequencer.Problems {
-	e.enter("check of the files")
-	defer e.leave()
-	if e.isMissing(i) {
-		return sequencer.Problems{fmt.Sprintf("version %d: rollup_binary: %s: no such file", i, plan.Versions[i].Binary)}
-	}
-	return nil
-}
-
-// isMissing: the files of version i are not there now.
-func (e *entrypoint) isMissing(i int) bool {
-	return i == e.missing && (!e.missingLate || len(e.started) > 0)
-}
-
-// Digest implements sequencer.Files. It is also called beside the run, to read the next version ahead: that is no step.
-func (e *entrypoint) Digest(binary string) (string, error) {
-	w := e.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if ahead := e.current != nil && e.current.alive; !ahead {
-		e.step("digest")
-		if w.rng.IntN(10) == 0 {
-			e.takes(w.between(time.Millisecond, 2*time.Second))
-		}
-	}
-	return "sha of " + binary, nil
-}
-
-// EmptyState implements sequencer.Files.
-func (e *entrypoint) EmptyState(string) (string, bool) {
-	e.enter("look at the state")
-	defer e.leave()
-	return "/data/state", !e.w.state.exists
-}
-
-// Load implements sequencer.Store.
-func (e *entrypoint) Load() (sequencer.Checkpoint, bool, error) {
-	e.enter("load")
-	defer e.leave()
-	w := e.w
-	if w.fault(loadFails, .02) {
-		e.loadFailed = true
-		return sequencer.Checkpoint{}, false, errors.New("cannot read the checkpoint: input/output error")
-	}
-	c, err := w.disk.load()
-	if c == nil {
-		e.loadFailed = err != nil
-		return sequencer.Checkpoint{}, false, err
-	}
-	return *c, true, nil
-}
-
-// Save implements sequencer.Store, in the steps of FileStore.
-func (e *entrypoint) Save(c sequencer.Checkpoint) error {
-	e.enter("save: before the temporary file")
-	defer e.leave()
-	w := e.w
-	pause := w.rng.IntN(8)
-	fails := func(what fault) error {
-		if w.fault(what, .008) {
-			return e.saveFails("input/output error")
-		}
-		return nil
-	}
-	if w.fault(diskFull, .01) {
-		w.full = time.Now().Add(w.between(100*time.Millisecond, 30*time.Second))
-		w.logf("the disk is full for %s", time.Until(w.full).Round(time.Millisecond))
-	}
-	if time.Now().Before(w.full) {
-		return e.saveFails("no space left on device")
-	}
-	text, err := sequencer.EncodeCheckpoint(c)
-	if err != nil {
-		return err //nolint:wrapcheck // as FileStore does
-	}
-	if err := fails(diskTempFails); err != nil {
-		return err
-	}
-	e.saveTakes(pause == 0)
-	e.step("save: temporary file written")
-	if err := fails(diskSyncFails); err != nil {
-		return err
-	}
-	e.saveTakes(pause == 1)
-	e.step("save: temporary file synced")
-	if err := fails(diskRenameFails); err != nil {
-		return err
-	}
-	w.disk.visible = text
-	w.checkSave(c)
-	e.saveTakes(pause == 2)
-	e.step("save: renamed")
-	if err := fails(diskDirSyncFails); err != nil {
-		return err
-	}
-	e.saveTakes(pause == 3)
-	w.disk.durable = text
-	w.saved(c)
-	e.step("save: directory synced")
-	return nil
-}
-
-func (e *entrypoint) saveFails(why string) error {
-	e.saveFailed = true
-	e.w.logf("save fails: %s", why)
-	return errors.New(why)
-}
-
-// saveTakes lets the disk take its time, sometimes a lot of it.
-func (e *entrypoint) saveTakes(now bool) {
-	if !now {
-		return
-	}
-	limit := 10 * time.Millisecond
-	if e.w.trait(diskSlow, .05) {
-		limit = 5 * time.Second
-	}
-	e.takes(e.w.between(50*time.Microsecond, limit))
-}
-
-// heights gives the reader for the node of a version.
-func (e *entrypoint) heights(v sequencer.Version) (sequencer.HeightReader, error) {
-	e.enter("height reader")
-	defer e.leave()
-	i := e.w.versionOf(v.Binary)
-	if i == e.unreadable {
-		return nil, errors.New("cannot read the node config: permission denied")
-	}
-	return &reader{e: e}, nil
-}
-
-// versionOf gives the version to which a program of the plan belongs: "/v3/node", "/v3/migration".
-func (w *world) versionOf(path string) int { return int(path[2] - '0') }
-
-// reader asks the node that runs for its height.
-type reader struct{ e *entrypoint }
-
-// Answered implements sequencer.HeightReader.
-func (r *reader) Answered() bool {
-	r.e.enter("look for strangers")
-	defer r.e.leave()
-	if r.e.w.rng.IntN(8) == 0 {
-		r.e.takes(r.e.w.between(time.Millisecond, 100*time.Millisecond))
-	}
-	return r.e.stranger
-}
-
-var (
-	errRefused   = errors.New("connection refused")
-	errCancelled = errors.New("the query was cancelled")
-)
-
-// Height implements sequencer.HeightReader. It is called by a goroutine of its own.
-func (r *reader) Height(ctx context.Context) (uint64, error) {
-	e, w := r.e, r.e.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p := e.current
-	if e.dead || p == nil {
-		return 0, errRefused
-	}
-	rng := w.queries
-	answer := p.query()
-	if answer == answerRefused {
-		return 0, errRefused // at once
-	}
-	d := logEven(rng, 20*time.Microsecond, 5*time.Millisecond)
-	if rng.IntN(20) == 0 {
-		d = logEven(rng, time.Millisecond, 900*time.Millisecond)
-	}
-	d += time.Duration(1 + rng.Int64N(9973))
-	// The node answers at once and the answer is under way, or it answers late.
-	early := rng.IntN(2) == 0
-	var height uint64
-	if early && answer == answerHeight {
-		height = p.soft(time.Now())
-	}
-	p.queries++
-	defer p.queryEnds()
-	if answer == answerHangs {
-		d = time.Second + time.Duration(rng.Int64N(9973))
-	}
-	if !sleepUnlocked(w, ctx, d) {
-		return 0, errCancelled
-	}
-	// An answer that comes while the run is busy with a write waits, or there would be two things ready for its select.
-	for e.busy && !e.dead {
-		if !sleepUnlocked(w, ctx, time.Duration(1_000_000+rng.Int64N(9973))) {
-			return 0, errCancelled
-		}
-	}
-	switch {
-	case answer == answerHeight && early:
-		return height, nil
-	case answer == answerHeight && p.alive && p.serves():
-		return p.soft(time.Now()), nil
-	case answer == answerNull:
-		return 0, errors.New("the node has no height yet")
-	case answer == answerGarbage:
-		return 0, errors.New("the answer is not JSON of a known shape")
-	case answer == answerHangs:
-		return 0, context.DeadlineExceeded
-	}
-	return 0, errRefused
-}
-
-func sleepUnlocked(w *world, ctx context.Context, d time.Duration) bool {
-	w.mu.Unlock()
-	defer w.mu.Lock()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
-}
-
 // logHandler has the log of the sequence in the log of the world. Each line is a step.
 type logHandler struct{ e *entrypoint }
 
@@ -501,43 +336,65 @@ func (logHandler) Enabled(context.Context, slog.Level) bool { return true }
 func (h logHandler) WithAttrs([]slog.Attr) slog.Handler     { return h }
 func (h logHandler) WithGroup(string) slog.Handler          { return h }
 func (h logHandler) Handle(_ context.Context, r slog.Record) error {
-	e := h.e
-	e.finished = e.finished || r.Message == "sequence finished"
+	e, w := h.e, h.e.w
+	if r.Message == "question takes long" {
+		// It comes at the instant of a look at the port, and which is first is random.
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.count(questionTakesLong)
+		return nil
+	}
 	e.enter(r.Message)
 	defer e.leave()
-	w := e.w
-	if w.record {
-		var b strings.Builder
-		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "seconds" { // depends on nothing but the clock
-				return true
-			}
+	version := -1
+	var b strings.Builder
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "version" {
+			version = int(a.Value.Int64())
+		}
+		if w.record && a.Key != "seconds" { // depends on nothing but the clock
 			fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
-			return true
-		})
-		w.logf("  log: %s%s", r.Message, &b)
+		}
+		return true
+	})
+	w.logf("  log: %s%s", r.Message, &b)
+	e.said(r.Message, version)
+	return nil
+}
+
+// said looks at a line of the log.
+func (e *entrypoint) said(message string, version int) {
+	w := e.w
+	if f, known := messages[message]; known {
+		w.count(f)
 	}
-	switch r.Message {
-	case "version exited":
-		r.Attrs(func(a slog.Attr) bool {
-			if f, ok := decisions[a.Value.String()]; ok && a.Key == "decision" {
-				w.count(f)
-			}
-			return true
-		})
+	switch message {
+	case "height confirmed":
+		e.known = true
+	case "next step":
+		e.takes(0) // the follower has taken what it was given before there is more for it
+	case "node cannot be asked":
+		w.checkCannotBeAsked(e, version)
+	case "sequence finished":
+		e.finished = true
+		w.checkFinished()
+	case "complete by the height slack":
+		w.completeBySlack()
 	case "waiting for a stop signal":
-		w.count(finishedWaiting)
 		w.after(w.between(time.Millisecond, time.Minute), func() {
 			if w.e == e && !e.dead {
 				e.arrive(syscall.SIGTERM, "enough")
 			}
 		})
 	}
-	return nil
 }
 
-var decisions = map[string]fault{
-	sequencer.Complete.String(): decideComplete, sequencer.Stopped.String(): decideStopped, sequencer.Verify.String(): decideVerify,
-	sequencer.Fail.String(): decideFail, sequencer.StartWithoutAssertion.String(): decideWithoutAssertion,
-	sequencer.FinishPrevious.String(): decideFinishPrevious,
+// messages are the lines of the log that are counted.
+var messages = map[string]fault{
+	"height confirmed": heightConfirmed, "node cannot be asked": cannotBeAsked, "restarting the node in place": restartInPlace,
+	"version completed": versionCompleted, "complete by the height slack": completeBySlack, "state stamped": stateStamped,
+	"checkpoint was interrupted": checkpointInterrupted, "checkpoint corrected": checkpointCorrected, "old checkpoint kept": checkpointKept,
+	"checkpoint not written": checkpointNotWritten, "record not written": recordNotWritten, "binary changed": binaryChanged,
+	"interrupted migration is run again": migrationAgain, "preflight problem": preflightProblem, "waiting for a stop signal": finishedWaiting,
+	"stopping the node": nodeStopped,
 }

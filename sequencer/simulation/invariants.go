@@ -3,29 +3,45 @@ package simulation
 import (
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
 
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // The invariants, all of them, and nothing else decides whether a life is a good one. docs/guarantees.md has them in
 // words.
+//
+// What nobody could notice is left out, and this is all of it:
+//   - The operator's own height slack has let a version end below its stop height, and neither its node nor the next one
+//     can be asked. The state is excused from then on (state.excused).
+//   - Another program went on from the checkpoint and left the stamp as it was, and then the checkpoint is lost, too; or a
+//     state of another version, without a stamp, is put beside a checkpoint that never followed a stamp. The world does
+//     nothing more to a volume of which one of the two files is all that is left (volume.foreign).
+//   - No config says where the state is, and the state, or the checkpoint, is replaced alone. The world replaces both.
+//   - A person says something false: a plan that gives a version's name and start height to a release that is nowhere else
+//     in it, or whose binary was never seen; a 'checkpoint set' that is not true; a migration that is taken out of the
+//     plan before it ran. Nobody here does.
 const (
 	// oneProcess: never are two processes alive on one state.
 	oneProcess = iota + 1
+	// ownState: nothing of a version is ever started on a state of another version, to run, to be asked or to migrate it,
+	// and the stamp is never wrong about the state.
+	ownState
 	// exactHeight: a version, or its migration, works on the state only when the version before is durable at its stop
-	// height, and nobody makes another version's blocks.
+	// height, and no block is ever made by a version outside its range.
 	exactHeight
 	// migrationOnce: a migration that is recorded as completed is never run again, one that was interrupted is run again
 	// or halts, as configured, and none is skipped.
 	migrationOnce
 	// nothingAfterStop: after a stop was requested nothing is started, and what runs gets the signal.
 	nothingAfterStop
-	// wholeCheckpoint: the checkpoint is the old or the new one, whole, and the version never goes backwards.
-	wholeCheckpoint
-	// documentedEnd: each end of a run has the code and the words of the documentation, and leaves no process.
+	// wholeFiles: stamp and checkpoint are the old or the new one, whole; the version of the stamp never goes backwards,
+	// and the checkpoint is never ahead of it.
+	wholeFiles
+	// documentedEnd: each end of a run has the code, the cause and the words of the documentation, and leaves no process.
 	documentedEnd
 	// liveness: when the world is calm the sequence comes to its end, with no repair by hand but the documented ones.
 	liveness
@@ -57,39 +73,196 @@ func (w *world) check() {
 	}
 }
 
-// mostStarts is how many processes one run may start. A version takes two or three, and one more for each fault.
-const mostStarts = 50
+// mostStarts is how many processes one run may start. A version takes two or three, and two more for each fault.
+const mostStarts = 80
 
 // checkStart looks at the moment at which a process is about to be executed.
 func (w *world) checkStart(e *entrypoint, c sequencer.Command) {
-	i := w.versionOf(c.Path)
 	for _, p := range w.processes {
 		w.violate(oneProcess, "%s is started while process %d lives", c.Path, p.pid)
 	}
 	if len(e.started) > mostStarts {
 		w.violate(liveness, "%s is started, and %d processes were before, in one run", c.Path, len(e.started))
 	}
-	switch {
 	// A stop that arrives at the very instant of a start, after the last look for signals, is too late.
-	case e.stopWasVisible, e.stopArrived && e.stopAt.Before(time.Now()):
+	if e.stopWasVisible || e.stopArrived && e.stopAt.Before(time.Now()) {
 		w.violate(nothingAfterStop, "%s is started %s after a stop signal", c.Path, time.Since(e.stopAt))
-	case strings.HasSuffix(c.Path, "/migration"):
-		w.checkMigration(i)
+	}
+}
+
+// notOf gives the reason why a node of a release must not open the state, and destroys it if it does; empty for none.
+func (w *world) notOf(release int, s *state) string {
+	i := w.index(release)
+	switch {
+	case !s.exists && i != 0:
+		return fmt.Sprintf("the state is empty, and version %d is not the first", i)
+	case s.half >= 0:
+		return fmt.Sprintf("the state is half migrated to release %d", s.half)
+	case !s.exists, s.format == release:
+		return ""
+	case w.follows(i, s) && w.plan.Versions[i].Migration == "" && w.stampedAs(w.stamp()) == i: // the hand-over
+		return ""
+	}
+	return fmt.Sprintf("the state has the format of release %d", s.format)
+}
+
+// follows: the state is that of the version before i, at its stop height.
+func (w *world) follows(i int, s *state) bool {
+	return i > 0 && s.exists && s.half < 0 && s.format == meant(w.plan.Versions[i-1]) && (s.height == w.plan.Versions[i-1].Stop || s.excused)
+}
+
+// checkOwner looks whether the state is that of a process which has just been executed, and whether that is on disk.
+func (w *world) checkOwner(p *process) {
+	w.sync()
+	s, i := &w.state, w.index(p.release)
+	durable := s.stamp.durable
+	if w.options.nameless {
+		durable = w.disk.durable
+	}
+	stamp := w.stamp()
+	recorded := w.options.nameless && w.options.withoutCheckpoint || stamp != nil && string(durable) == string(w.visibleStamp())
+	w.volume.stamped = stamp != nil
+	switch why := w.notOf(p.release, s); {
+	case p.e.gone:
+		w.violate(ownState, "release %d is started where there is no state, but was one", p.release)
+	case !recorded:
+		w.violate(ownState, "release %d is started, and no stamp is durable", p.release)
+	case stamp != nil && w.stampedAs(stamp) != i:
+		w.violate(ownState, "release %d is started, and the stamp names %q", p.release, stamp.Name)
+	case p.migrates:
+		w.checkMigration(i, stamp)
+	case stamp != nil && stamp.Migration == checkpoint.MigrationBegun:
+		w.violate(migrationOnce, "version %d is started while its migration is recorded as begun", i)
+	case why != "":
+		w.violate(ownState, "version %d is started, but %s", i, why)
+	}
+}
+
+// gone: the record speaks of a state, and there is none.
+func (w *world) gone() bool {
+	c, stamp := w.checkpoint(), w.stamp()
+	if w.state.exists || w.options.nameless || w.disk.visible != nil && c == nil {
+		return false
+	}
+	first := w.options.withoutCheckpoint || c == nil || c.VersionIndex == 0 && c.Height == nil
+	if stamp != nil {
+		return !first || w.stampedAs(stamp) != 0
+	}
+	return !first || !w.options.withoutCheckpoint && c != nil && c.Stamped
+}
+
+func (w *world) visibleStamp() []byte {
+	if w.options.nameless {
+		return w.disk.visible
+	}
+	return w.state.stamp.visible
+}
+
+// unaskable: the height of the state is not known from the node of a process.
+func (w *world) unaskable(p *process) bool {
+	return p.e.cannotAsk[p.release] || w.releases[p.release].asked != answers || w.plan.Versions[w.index(p.release)].NeverAsk
+}
+
+// checkHeights looks at the heights that a node gets: the stop height of its version, which the stamp has, too, and the start
+// height only for its first block.
+func (w *world) checkHeights(p *process) {
+	i := w.index(p.release)
+	v := w.plan.Versions[i]
+	want, start := v.Stop, uint64(0)
+	if i > 0 && w.state.height+1 == v.Start {
+		start = v.Start
+	}
+	if p.start < firstNonce && p.start != start && !w.unaskable(p) {
+		w.violate(exactHeight, "release %d is started with the start height %d, want %d", p.release, p.start, start)
+	}
+	if p.stop != want {
+		w.violate(exactHeight, "release %d is started with the stop height %d, want %d", p.release, p.stop, want)
+	}
+	if s := w.stamp(); s != nil && p.start < firstNonce && s.StopHeight != want {
+		w.violate(wholeFiles, "release %d is started with the stop height %d, and the stamp has %d", p.release, p.stop, s.StopHeight)
+	}
+}
+
+// checkKnown looks whether the height was asked since something has worked on the state.
+func (w *world) checkKnown(p *process) {
+	if !p.question && !p.migrates && !p.e.known && w.state.exists && !w.unaskable(p) {
+		w.violate(exactHeight, "release %d is started, and nobody has asked for the height", p.release)
+	}
+	if !p.question {
+		p.e.known = false
+	}
+}
+
+// checkAlarm looks some time after a node has reported a height above its stop height.
+func (w *world) checkAlarm(p *process) {
+	if !p.asked {
+		w.violate(liveness, "process %d has reported a height above its stop height 20 s ago, and was not stopped", p.pid)
+	}
+}
+
+// checkBinary looks whether a node is the file that was started first in this run.
+func (w *world) checkBinary(p *process) {
+	e, r := p.e, p.release
+	if e.first[r] == "" {
+		e.first[r] = e.digests[r]
+	}
+	if e.first[r] != e.digests[r] {
+		w.violate(documentedEnd, "the binary of release %d was another one at its first start", r)
+	}
+}
+
+// checkRestarts looks whether a node is started again in place more often than the operator allows.
+func (w *world) checkRestarts(p *process) {
+	e := p.e
+	before := &e.zeroRun
+	if p.question {
+		before = &e.zeroAsked
+	}
+	again := *before != nil && (*before).release == p.release
+	*before = nil
+	if !again {
+		return
+	}
+	e.restarts = slices.DeleteFunc(append(e.restarts, time.Now()), func(at time.Time) bool { return time.Since(at) > 10*time.Minute })
+	if len(e.restarts) > w.options.restarts {
+		w.violate(documentedEnd, "release %d is started again in place %d times, and %d are allowed", p.release, len(e.restarts), w.options.restarts)
+	}
+}
+
+// checkMigration looks before the migration of version i is executed.
+func (w *world) checkMigration(i int, stamp *checkpoint.Stamp) {
+	s, v := &w.state, w.plan.Versions[i]
+	r := w.release(i)
+	switch {
+	case stamp == nil || stamp.Migration != checkpoint.MigrationBegun:
+		w.violate(migrationOnce, "the migration of version %d is run, and not recorded as begun", i)
+	case v.OnInterrupted == sequencer.Halt && s.begun[r] > 0:
+		w.violate(migrationOnce, "the migration of version %d was interrupted and is run again, although it must not be", i)
+	case s.format == r && s.height >= v.Start:
+		w.violate(migrationOnce, "the migration of version %d is run on a state at height %d, on which its version has made blocks", i, s.height)
+	case s.damaged || s.half == r || s.format == r || w.follows(i, s):
+	case s.half < 0 && s.format == meant(w.plan.Versions[i-1]):
+		w.violate(exactHeight, "the migration of version %d starts at height %d, want %d", i, s.height, w.plan.Versions[i-1].Stop)
+	default:
+		w.violate(ownState, "the migration of version %d starts on a state that is: %s", i, s)
+	}
+	if wrong := w.wrongBlocks(s); wrong != "" {
+		w.violate(exactHeight, "the migration of version %d starts, but %s", i, wrong)
 	}
 }
 
 // checkSignal looks at a signal that the entrypoint sends. A migration gets none for the first stop.
 func (w *world) checkSignal(p *process, sig syscall.Signal) {
+	limit := w.options.stopTimeout
 	switch {
-	case !p.migrates && sig == syscall.SIGTERM && p.e.stopsTaken == 0: // it must not run on
-		p.later(20*time.Second, func() {
-			w.violate(liveness, "process %d, which must not run on, lives %s after SIGTERM", p.pid, 20*time.Second)
-		})
 	case p.migrates && p.e.stopsTaken < 2:
 		w.violate(documentedEnd, "the migration gets %s after %d stop signals", sig, p.e.stopsTaken)
-	case p.overruns || w.volume.tampered: // it was to end for another reason before
-	case sig == syscall.SIGKILL && p.e.stopsTaken > 0 && w.options.stopTimeout > 0 && time.Since(p.e.stopAt) < min(w.options.stopTimeout, 15*time.Second):
+	case sig == syscall.SIGKILL && (limit == 0 || p.e.stopsTaken == 0):
+		w.violate(documentedEnd, "process %d is killed after %d stop signals, and the stop timeout is %s", p.pid, p.e.stopsTaken, limit)
+	case sig == syscall.SIGKILL && time.Since(p.e.stopAt) < limit:
 		w.violate(documentedEnd, "process %d is killed %s after the stop signal", p.pid, time.Since(p.e.stopAt))
+	case sig == syscall.SIGTERM && p.e.stopsTaken == 0 && !p.e.alarmed && !p.e.cameUp:
+		w.violate(documentedEnd, "process %d is stopped, and nobody knows why", p.pid)
 	}
 }
 
@@ -116,89 +289,134 @@ func (w *world) checkStopTimeout(p *process) {
 	})
 }
 
-// checkMigration looks before the migration of version i is executed.
-func (w *world) checkMigration(i int) {
-	w.sync()
-	s, v := &w.state, w.plan.Versions[i]
-	want := w.plan.Versions[i-1].Stop
-	below := s.height < want && w.options.slack != nil // the operator took this upon himself
-	switch {
-	case w.volume.recorded[i]:
-		w.violate(migrationOnce, "the migration of version %d is recorded as completed and run again", i)
-	case v.OnInterrupted == sequencer.Halt && w.volume.begun[i]:
-		w.violate(migrationOnce, "the migration of version %d was interrupted and is run again, although it must not be", i)
-	case s.height != want && !below:
-		w.violate(exactHeight, "the migration of version %d starts at height %d, want %d", i, s.height, want)
-	case s.half >= 0 && s.half != i, s.half < 0 && s.schema != i && s.schema != schemaOf(w.plan, i-1):
-		w.violate(migrationOnce, "the migration of version %d starts on a state that is: %s", i, s)
-	}
-	if wrong := s.wrongBlocks(w.plan); wrong != "" {
-		w.violate(exactHeight, "the migration of version %d starts, but %s", i, wrong)
-	}
-}
-
-// checkGenesis looks when a node commits the genesis.
-func (w *world) checkGenesis(p *process) {
-	if w.state.wrongGenesis {
-		w.violate(exactHeight, "version %d is started on an empty state and commits the genesis", p.version)
-	}
-}
-
-// checkOpensHalf and checkOpensOld: a node was started which refuses by luck, because its state has not been migrated.
-func (w *world) checkOpensHalf(p *process) {
-	w.violate(migrationOnce, "version %d is started on a half migrated state", p.version)
-}
-
-func (w *world) checkOpensOld(p *process) {
-	w.violate(migrationOnce, "version %d is started on a state that is not migrated: %s", p.version, &w.state)
-}
-
 // checkAccepted looks when a node has passed its own checks and begins to work on the state.
 func (w *world) checkAccepted(p *process) {
-	s, v := &w.state, w.plan.Versions[p.version]
-	if s.height+1 < v.Start {
-		w.violate(exactHeight, "version %d works on a state at height %d, before the stop height %d of the version before", p.version, s.height, v.Start-1)
+	s, i := &w.state, w.index(p.release)
+	if v := w.plan.Versions[i]; s.height+1 < v.Start && (!s.excused || !w.unaskable(p)) {
+		w.violate(exactHeight, "version %d works on a state at height %d, before the stop height %d of the version before", i, s.height, v.Start-1)
 	}
-	if s.schema > schemaOf(w.plan, p.version) {
-		w.violate(exactHeight, "version %d works on a newer state and diverges in silence: %s", p.version, s)
-	}
-	if wrong := s.wrongBlocks(w.plan); wrong != "" {
-		w.violate(exactHeight, "version %d works on a state where %s", p.version, wrong)
+	if wrong := w.wrongBlocks(s); wrong != "" {
+		w.violate(exactHeight, "version %d works on a state where %s", i, wrong)
 	}
 }
 
-// checkSave looks when a checkpoint becomes visible. One in four is parsed at once, the others when they are loaded:
-// parsing takes a third of the time of a life.
-func (w *world) checkSave(c sequencer.Checkpoint) {
-	if w.steps%4 == 0 {
-		if _, err := w.disk.load(); err != nil {
-			w.violate(wholeCheckpoint, "a checkpoint is written that cannot be read: %s", err)
+// checkBlocks looks at what a node makes.
+func (w *world) checkBlocks(p *process) {
+	i := w.index(p.release)
+	if v := w.plan.Versions[i]; v.Stop > 0 && w.state.height > v.Stop && !p.overruns {
+		w.violate(exactHeight, "version %d makes block %d, its last one is %d", i, w.state.height, v.Stop)
+	}
+}
+
+// checkStamp looks when a stamp becomes visible that the sequence wrote.
+func (w *world) checkStamp(s *checkpoint.Stamp) {
+	w.sync()
+	i := w.stampedAs(s)
+	if why := w.wrongStamp(s); why != "" {
+		w.violate(ownState, "the stamp names version %d, migration %q, but %s", i, s.Migration, why)
+	}
+	if i < w.volume.version && !w.follows(w.volume.version, &w.state) {
+		w.violate(wholeFiles, "the version goes back from %d to %d", w.volume.version, i)
+	}
+	if i > w.volume.version && (w.e.isMissing(i, byCheck) || w.e.isMissing(i, byVerify)) {
+		w.violate(documentedEnd, "version %d is handed over to, whose files are missing", i)
+	}
+	w.volume.version, w.volume.foreign = i, false
+}
+
+// wrongStamp compares a stamp with the state.
+func (w *world) wrongStamp(stamp *checkpoint.Stamp) string {
+	s, i := &w.state, w.stampedAs(stamp)
+	if i < 0 {
+		return "the plan does not have it"
+	}
+	v := w.plan.Versions[i]
+	r, entered := meant(v), w.follows(i, s)
+	good := s.damaged
+	switch stamp.Migration {
+	case checkpoint.MigrationBegun:
+		good = good || s.half == r || s.format == r || entered
+	case checkpoint.MigrationCompleted:
+		good = good || s.half < 0 && s.format == r && s.migrated[r] > 0
+	default:
+		good = good || !s.exists && i == 0 || s.half < 0 && (s.format == r || entered && v.Migration == "")
+	}
+	good = good && (!stamp.Complete || !s.exists || s.height == stamp.StopHeight || s.excused)
+	return unless(good, "the state is: "+s.String())
+}
+
+// checkReadable looks whether what is written can be read back. Where it is not looked at, what was written is taken for what
+// will be read.
+func (w *world) checkReadable(text []byte, parse func() (any, error)) {
+	if _, err := parse(); err != nil {
+		w.violate(wholeFiles, "a file is written that cannot be read: %s: %s", err, text)
+	}
+}
+
+// checkCheckpoint looks when a checkpoint becomes visible that the sequence wrote.
+func (w *world) checkCheckpoint(c *checkpoint.Checkpoint) {
+	before := w.checkpoint()
+	if w.options.nameless {
+		w.checkStamp(c.Stamp)
+		return
+	}
+	w.volume.foreign = false
+	if w.e.swapped { // the next start corrects it
+		return
+	}
+	stamp := w.stamp()
+	i := w.stampedAs(stamp)
+	givenBack := c.Phase == checkpoint.PhaseMigrating && w.follows(c.VersionIndex, &w.state)
+	switch {
+	case stamp == nil, !c.Stamped:
+		w.violate(wholeFiles, "a checkpoint is written, and there is no stamp, or it does not say that there is one")
+	case c.VersionIndex > i && !givenBack:
+		w.violate(wholeFiles, "the checkpoint is at version %d, ahead of the stamp, at version %d", c.VersionIndex, i)
+	case c.VersionIndex == i && c.MigrationCompleted && stamp.Migration != checkpoint.MigrationCompleted:
+		w.violate(wholeFiles, "the checkpoint says that the migration has completed, and the stamp does not")
+	case before != nil && before.Phase == checkpoint.PhaseFinished: // a state may have been restored since
+	case c.Phase == checkpoint.PhaseFinished && !w.state.excused && w.state.height != w.plan.Versions[w.plan.Last()].Stop:
+		w.violate(exactHeight, "the checkpoint says that the last version is complete at height %d", w.state.height)
+	}
+}
+
+// checkDisk looks before each start at what is there: it must be enough to go on.
+func (w *world) checkDisk() {
+	if w.volume.foreign || w.former != nil {
+		return
+	}
+	stamp := w.stamp()
+	if stamp == nil {
+		if w.volume.stamped {
+			w.violate(wholeFiles, "a process was started on the state, and its stamp is gone")
+		}
+		return
+	}
+	if i := w.stampedAs(stamp); i >= 0 && w.state.exists {
+		if why := w.wrongStamp(stamp); why != "" {
+			w.violate(ownState, "after a crash the stamp names version %d, migration %q, but %s", i, stamp.Migration, why)
 		}
 	}
-	if c.VersionIndex < w.volume.version {
-		w.violate(wholeCheckpoint, "the version goes back from %d to %d", w.volume.version, c.VersionIndex)
-	}
-	if c.VersionIndex > w.volume.version && w.e.isMissing(c.VersionIndex) {
-		w.violate(documentedEnd, "version %d is handed over to, whose files are missing", c.VersionIndex)
+}
+
+// checkFinished looks when the sequence says that it is complete.
+func (w *world) checkFinished() {
+	w.sync()
+	s, last := &w.state, w.plan.Versions[w.plan.Last()]
+	if last.Stop == 0 || s.height != last.Stop && !s.excused {
+		w.violate(exactHeight, "the sequence is finished at height %d, its last one is %d", s.height, last.Stop)
 	}
 }
 
-// saved notes what is durable now.
-func (w *world) saved(c sequencer.Checkpoint) {
-	w.volume.version = c.VersionIndex
-	if c.MigrationCompleted {
-		w.volume.recorded[c.VersionIndex] = true
-	}
-}
-
-// checkDisk looks after a power cut or a kill, before the next start: what is there must be enough to go on.
-func (w *world) checkDisk() {
-	switch c := w.disk.read(); {
-	case w.volume.tampered || w.options.withoutCheckpoint:
-	case w.disk.visible != nil && c == nil:
-		w.violate(wholeCheckpoint, "the checkpoint cannot be read after a crash")
-	case c == nil && w.volume.version > 0, c != nil && c.VersionIndex < w.volume.version:
-		w.violate(wholeCheckpoint, "the checkpoint was at version %d and has gone back", w.volume.version)
+// checkCannotBeAsked looks when it is said that the node of version i cannot be asked. It may have ended like one that does not
+// know the flag.
+func (w *world) checkCannotBeAsked(e *entrypoint, i int) {
+	r := w.release(i)
+	e.cannotAsk[r] = true
+	switch h := w.releases[r]; {
+	case w.plan.Versions[i].NeverAsk, h.asked == unknownFlag, h.asked == otherWords:
+	case e.last == nil || !e.last.question || e.last.exit.Code != 2:
+		w.violate(documentedEnd, "it is said that the node of version %d cannot be asked, and it can", i)
 	}
 }
 
@@ -208,55 +426,79 @@ func (w *world) checkReturn(e *entrypoint) {
 		w.violate(documentedEnd, "the run has returned, but process %d is alive", w.processes[0].pid)
 	}
 	if e.err == nil {
-		if e.stopsTaken == 0 && !w.complete() {
+		if e.onlyAsks {
+			w.checkReport(e)
+		} else if e.stopsTaken == 0 && !e.finished {
 			w.violate(documentedEnd, "the run ends well, but is neither finished nor asked to stop: %s", &w.state)
 		}
 		return
+	}
+	if s := w.stamp(); s != nil && s.Migration == checkpoint.MigrationBegun && !e.begunBefore && !e.saveFailed && w.state.begun[meantBy(s)] == 0 {
+		w.violate(migrationOnce, "the migration of %q is recorded as begun, and was never executed", s.Name)
 	}
 	var f *sequencer.Failure
 	if !errors.As(e.err, &f) {
 		w.violate(documentedEnd, "the run ends with something else than a Failure: %v", e.err)
 		return
 	}
-	if f.What == "" || f.Safe == "" || f.Next == "" {
-		w.violate(documentedEnd, "the failure does not say what happened, what is safe and what to do: %q, %q, %q", f.What, f.Safe, f.Next)
+	if f.What == "" || f.Safe == "" || f.ToDo() == "" {
+		w.violate(documentedEnd, "the failure does not say what happened, what is safe and what to do: %q, %q, %q", f.What, f.Safe, f.ToDo())
 	}
-	if why := w.wrongCode(e, f); why != "" {
-		w.violate(documentedEnd, "exit code %d, but %s: %s", f.Code, why, f)
+	if why := w.wrongEnd(e, f); why != "" {
+		w.violate(documentedEnd, "exit code %d, cause %q, but %s: %s", f.Code, f.Cause, why, f)
+	}
+	for _, r := range f.Remedies {
+		if r.When == "" && !w.fits(r) {
+			w.violate(documentedEnd, "the state is: %s, but the failure says: %s", &w.state, f)
+		}
+	}
+	if w.volume.restored && !e.elsewhere && w.aboutRecord(f.Cause) {
+		w.violate(liveness, "the state or the checkpoint was restored alone, and that needs a repair: %s", f)
 	}
 }
 
-// wrongCode compares the exit code with the table of the documentation.
-func (w *world) wrongCode(e *entrypoint, f *sequencer.Failure) string {
+// checkReport looks at what 'entrypoint height' has found.
+func (w *world) checkReport(e *entrypoint) {
+	d := e.report.Durable
+	switch {
+	case e.stopsTaken > 0:
+	case d.Knowledge == sequencer.Asked && d.Height != w.state.height:
+		w.violate(exactHeight, "the height is said to be %d, and is %d", d.Height, w.state.height)
+	case d.Knowledge == sequencer.NoState && w.state.exists:
+		w.violate(exactHeight, "it is said that there is no state")
+	}
+}
+
+// aboutRecord: the run ended because it does not know whose the state is.
+func (w *world) aboutRecord(cause sequencer.Cause) bool {
+	return slices.Contains([]sequencer.Cause{
+		sequencer.OwnerUnknown, sequencer.OtherState, sequencer.OtherProgram, sequencer.StateGone, sequencer.VersionUnknown, sequencer.BinaryMisplaced,
+	}, cause)
+}
+
+// wrongEnd compares the exit code and the cause with the tables of the documentation.
+func (w *world) wrongEnd(e *entrypoint, f *sequencer.Failure) string {
 	var exit sequencer.Exit
-	node := false
 	if e.last != nil {
-		exit, node = e.last.exit, !e.last.migrates
+		exit = e.last.exit
 	}
 	switch f.Code {
 	case sequencer.CodeCheckpointUnreadable:
-		return unless(e.loadFailed, "the checkpoint was readable")
+		return unless(e.loadFailed, "both files were readable")
 	case sequencer.CodeCheckpointNotWritable:
 		return unless(e.saveFailed, "every write was good")
 	case sequencer.CodeEarlyExit:
-		if node && status(exit) == 0 && e.lastAfterStop {
-			return "the node was asked to stop and exited 0"
-		}
-		return unless(node && status(exit) == 0, "no node has exited 0")
+		often := f.Cause == sequencer.EarlyExits && e.zeros > w.options.restarts && !e.cameUp
+		return unless(often || f.Cause == "" && e.replaced, "no node has exited 0 that often")
 	case sequencer.CodeNotExecutable, sequencer.CodeNotFound:
 		return unless(e.startCode == f.Code, "every program could be executed")
 	case sequencer.CodeMismatch:
-		return unless(w.mismatch(e, f), "everything fits together")
+		return unless(w.mismatch(e, f.Cause), "everything is consistent")
 	}
-	return unless(e.last != nil && f.Code == status(exit), fmt.Sprintf("the last process %s", exit))
-}
-
-// status is the exit code that the documentation gives to the end of a process.
-func status(e sequencer.Exit) int {
-	if e.Signal != 0 {
-		return 128 + int(e.Signal)
+	if e.stopsTaken > 0 && isStop(exit.Signal) && !e.last.migrates {
+		return "the node was asked to stop"
 	}
-	return e.Code
+	return unless(e.last != nil && f.Code > 0 && f.Code == exit.Status(), fmt.Sprintf("the last process %s", exit))
 }
 
 func unless(good bool, text string) string {
@@ -266,73 +508,76 @@ func unless(good bool, text string) string {
 	return text
 }
 
-// mismatch reports whether the world has a reason for this failure 78. Each is one of the documented ones.
-func (w *world) mismatch(e *entrypoint, f *sequencer.Failure) bool {
-	has := func(text string) bool { return strings.Contains(f.What, text) }
-	disturbed := w.volume.tampered || w.volume.overran
-	switch {
-	case has("files of the plan are not in order"), has("cannot follow"), has("to prove its stop height first"):
-		return e.missing >= 0
-	case has("cannot be watched"):
-		return e.unreadable >= 0
-	case has("left behind cannot be ended"):
+// mismatch reports whether the world has a reason for a failure 78 with this cause.
+func (w *world) mismatch(e *entrypoint, cause sequencer.Cause) bool {
+	s, stamp := &w.state, w.stamp()
+	i := w.stampedAs(stamp)
+	var v sequencer.Version
+	if i >= 0 {
+		v = w.plan.Versions[i]
+	}
+	begun := stamp != nil && stamp.Migration == checkpoint.MigrationBegun
+	switch cause {
+	case "":
 		return e.sweepFailed
-	case has("but the state directory"):
-		return !w.state.exists
-	case has("ran past its stop height"):
-		return w.volume.overran || (e.last != nil && e.last.overruns)
-	case has("as sov-rollup-manager writes it"), has("but its node is at height"):
-		return disturbed
-	case has("and no node of"):
-		return w.volume.overran
-	case has("when it was first seen"):
-		return disturbed
-	case has("on_interrupted_migration"):
-		return e.haltExpected
-	case has("the node refused to start: the state is at height"):
-		return disturbed || w.options.withoutCheckpoint || w.options.slack != nil
+	case sequencer.FilesInvalid:
+		return e.missing >= 0 || e.unreadable >= 0
+	case sequencer.VersionUnknown:
+		return i < 0
+	case sequencer.MigrationVanished:
+		return begun && v.Migration == ""
+	case sequencer.MigrationInterrupted:
+		return begun && v.OnInterrupted == sequencer.Halt
+	case sequencer.MigrationSkipped:
+		return stamp != nil && stamp.Migration == "" && v.Migration != ""
+	case sequencer.StateGone:
+		return !s.exists
+	case sequencer.StateBelow:
+		return s.height+1 < v.Start
+	case sequencer.TooLate:
+		return s.height > v.Stop && (stamp.StopHeight == 0 || stamp.StopHeight > v.Stop)
+	case sequencer.Overrun:
+		return s.height > v.Stop && stamp.StopHeight > 0 && stamp.StopHeight <= v.Stop
+	default:
+		return w.mismatchOf(e, cause, i)
 	}
-	return false
 }
 
-// complete reports whether the sequence is at its end: nothing of the plan is left to do.
-func (w *world) complete() bool {
-	last := w.plan.Versions[w.plan.Last()]
-	if last.Stop == 0 {
+// mismatchOf is mismatch for what is not about the version at place i of the plan, which is the stamped one.
+func (w *world) mismatchOf(e *entrypoint, cause sequencer.Cause, i int) bool {
+	switch cause {
+	case sequencer.OwnerUnknown:
+		return w.stamp() == nil
+	case sequencer.BinaryMisplaced:
+		return w.former != nil
+	case sequencer.OtherState:
+		return w.stamp() == nil || e.swapped || e.elsewhere
+	case sequencer.OtherProgram:
+		return w.volume.foreign
+	case sequencer.StorageUnknown:
+		return e.forgotten
+	case sequencer.CameUp:
+		return e.cameUp
+	case sequencer.NotAnswered:
+		return i >= 0 && e.cannotAsk[w.release(i)]
+	default: // the others have other codes
 		return false
 	}
-	if w.state.height != last.Stop && !w.endsEarly() {
-		return false
-	}
-	c := w.disk.read()
-	if w.options.withoutCheckpoint {
-		// A node that overruns unseen can stand at that height too, and nobody has said that it is the end.
-		return w.e.finished
-	}
-	return c != nil && c.Phase == sequencer.PhaseFinished
-}
-
-// endsEarly: the last version counts as complete below its stop height, as the operator wants it.
-func (w *world) endsEarly() bool {
-	if w.state.height > w.plan.Versions[w.plan.Last()].Stop {
-		return false
-	}
-	return w.options.slack != nil
 }
 
 // checkEnd looks at the state at the end of a life.
 func (w *world) checkEnd() {
 	s := &w.state
-	if wrong := s.wrongBlocks(w.plan); wrong != "" {
+	if wrong := w.wrongBlocks(s); wrong != "" {
 		w.violate(exactHeight, "at the end, %s", wrong)
 	}
 	for i, v := range w.plan.Versions {
-		runs := s.migrated[i]
-		switch {
+		r := w.release(i)
+		switch runs := s.migrated[r]; {
 		case v.Migration == "":
 		case runs == 0:
 			w.violate(migrationOnce, "at the end, the migration of version %d was skipped", i)
-		case runs > 1 && !w.habits[i].idempotent:
+		case runs > 1 && !w.releases[r].idempotent:
 			w.violate(migrationOnce, "at the end, the migration of version %d has run %d times", i, runs)
 		}
 	}
@@ -340,10 +585,11 @@ func (w *world) checkEnd() {
 
 // checkProgress bounds what may be needed in a calm world. runs and repairs count from the last fault on.
 func (w *world) checkProgress(runs, repairs int) {
-	if limit := 8 + 3*len(w.plan.Versions); runs > limit {
+	versions := len(w.plan.Versions)
+	if limit := 10 + 5*versions; runs > limit {
 		w.violate(liveness, "not at the end after %d starts without a fault; last: %v", runs, w.e.err)
 	}
-	if repairs > 5 {
+	if repairs > 5+2*versions {
 		w.violate(liveness, "%d repairs by hand without a fault; last: %v", repairs, w.e.err)
 	}
 }

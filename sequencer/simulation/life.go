@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"regexp"
-	"strconv"
-	"strings"
 	"time"
 
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 // life is the outcome of one.
@@ -34,9 +32,12 @@ func live(seed uint64, record bool) life {
 	return life{seed: seed, counts: w.counts, runs: w.runs, steps: w.steps, took: time.Since(w.began), violation: w.violation, log: w.log}
 }
 
+// now is the time of the bubble.
+func now() time.Time { return time.Now() }
+
 func newWorld(seed uint64, record bool) *world {
 	w := &world{
-		rng: rand.New(rand.NewPCG(seed, 1)), queries: rand.New(rand.NewPCG(seed, 2)),
+		rng: rand.New(rand.NewPCG(seed, 1)), queries: rand.New(rand.NewPCG(seed, 2)), seed: seed,
 		began: time.Now(), record: record,
 	}
 	switch r := w.rng.IntN(10); {
@@ -49,9 +50,8 @@ func newWorld(seed uint64, record bool) *world {
 	w.makePlan()
 	w.makeChain()
 	w.makeOptions()
-	w.state = emptyState(len(w.plan.Versions))
+	w.state = emptyState()
 	w.good = w.state.clone()
-	w.volume = newVolume(len(w.plan.Versions))
 	if record {
 		w.describe()
 	}
@@ -62,40 +62,68 @@ func (w *world) makePlan() {
 	w.plan = &sequencer.Plan{File: "manager.json"}
 	count := []int{1, 2, 2, 2, 2, 3, 3, 3, 4, 5}[w.rng.IntN(10)]
 	migrations := w.rng.IntN(3) > 0
-	stop := uint64(0)
+	start := uint64(0)
 	for i := range count {
-		v := sequencer.Version{
-			Name: fmt.Sprintf("v%d", i), Binary: fmt.Sprintf("/v%d/node", i), Config: fmt.Sprintf("/v%d/config.toml", i),
-			OnInterrupted: sequencer.Rerun,
+		v := w.newVersion(start, i > 0 && migrations && w.rng.IntN(2) == 0)
+		if i < count-1 && v.Stop == 0 {
+			v.Stop = max(start, 1) + uint64(w.rng.IntN(30))
 		}
-		if i > 0 {
-			v.Start = stop + 1
-		}
-		length := 1 + w.rng.IntN(30)
-		if w.rng.IntN(4) == 0 {
-			length = 1 + w.rng.IntN(3)
-		}
-		stop += uint64(length)
-		v.Stop = stop
-		if i == count-1 && w.rng.IntN(3) == 0 {
-			v.Stop = 0
-		}
-		if i > 0 && migrations && w.rng.IntN(2) == 0 {
-			v.Migration = fmt.Sprintf("/v%d/migration", i)
-			if w.rng.IntN(3) == 0 {
-				v.OnInterrupted = sequencer.Halt
-			}
-		}
+		start = v.Stop + 1
 		w.plan.Versions = append(w.plan.Versions, v)
-		w.habits = append(w.habits, habits{
-			startup: w.between(5*time.Millisecond, 2*time.Second), resync: uint64(1 + w.rng.IntN(30)),
-			hangs: w.rng.IntN(2) == 0, noHTTP: w.rng.IntN(25) == 0, stopLast: w.rng.IntN(2) == 0,
-			migration: w.between(time.Millisecond, time.Minute), idempotent: v.OnInterrupted == sequencer.Rerun && w.rng.IntN(4) > 0,
-		})
-		if w.rng.IntN(2) == 0 {
-			w.habits[i].resync = uint64(100 + w.rng.IntN(5000))
+	}
+}
+
+// release is what never changes about the node and the migration of a release, but for its patch.
+type release struct {
+	startup time.Duration
+	resync  uint64 // blocks per second
+	hangs   bool   // queries hang during start-up; otherwise the connection is refused
+	noHTTP  bool
+	asked   asked
+	tongue  tongue
+	patch   int
+
+	migration  time.Duration
+	idempotent bool
+}
+
+// newVersion makes a release, and the version of the plan that runs it from start on.
+func (w *world) newVersion(start uint64, migrates bool) sequencer.Version {
+	r := len(w.releases)
+	v := sequencer.Version{
+		Name: fmt.Sprintf("v%d", r), Binary: fmt.Sprintf("/v%d/node", r), Config: fmt.Sprintf("/v%d/config.toml", r),
+		OnInterrupted: sequencer.Rerun, Start: start,
+	}
+	length := 1 + w.rng.IntN(30)
+	if w.rng.IntN(4) == 0 {
+		length = 1 + w.rng.IntN(3)
+	}
+	if w.rng.IntN(3) > 0 {
+		v.Stop = max(start, 1) + uint64(length) - 1
+	}
+	if migrates {
+		v.Migration = fmt.Sprintf("/v%d/migration", r)
+		if w.rng.IntN(3) == 0 {
+			v.OnInterrupted = sequencer.Halt
 		}
 	}
+	made := &release{
+		startup: w.between(5*time.Millisecond, 2*time.Second), resync: uint64(1 + w.rng.IntN(30)),
+		hangs: w.rng.IntN(2) == 0, noHTTP: w.rng.IntN(25) == 0, tongue: w.makeTongue(),
+		migration: w.between(time.Millisecond, time.Minute), idempotent: v.OnInterrupted == sequencer.Rerun && w.rng.IntN(4) > 0,
+	}
+	if w.rng.IntN(2) == 0 {
+		made.resync = uint64(100 + w.rng.IntN(5000))
+	}
+	if w.trait(unusualNode, .1) {
+		made.asked = asked(w.rng.IntN(4))
+		v.NeverAsk = made.asked == answers
+	}
+	if made.tongue.logOff {
+		v.Env = []string{"RUST_LOG=off"}
+	}
+	w.releases = append(w.releases, made)
+	return v
 }
 
 func (w *world) makeChain() {
@@ -106,38 +134,55 @@ func (w *world) makeChain() {
 }
 
 func (w *world) makeOptions() {
-	hasMigration := false
+	o := &w.options
 	for _, v := range w.plan.Versions {
-		hasMigration = hasMigration || v.Migration != ""
-	}
-	if hasMigration {
-		w.count(withMigration)
+		if v.Migration != "" {
+			w.count(withMigration)
+			break
+		}
 	}
 	if w.trait(withSlack, .08) {
 		n := uint64(w.rng.IntN(12))
-		w.options.slack = &n
+		o.slack = &n
 	}
-	if !hasMigration && w.trait(withoutCheckpoint, .2) {
-		w.options.withoutCheckpoint = true
+	switch w.rng.IntN(12) {
+	case 0:
+		w.count(withoutCheckpoint)
+		o.withoutCheckpoint = true
+	case 1:
+		w.count(nameless)
+		o.nameless = true
+	}
+	o.restarts = 5
+	if w.rng.IntN(4) == 0 {
+		o.restarts = w.rng.IntN(3)
 	}
 	if w.rng.IntN(3) == 0 {
-		w.options.stopTimeout = w.between(100*time.Millisecond, 30*time.Second)
+		o.stopTimeout = w.between(100*time.Millisecond, 30*time.Second)
 	}
-	w.options.waitWhenFinished = w.rng.IntN(6) == 0
+	if w.rng.IntN(3) == 0 {
+		o.preflightBefore = w.between(time.Second, time.Hour)
+	}
+	o.verifies = w.rng.IntN(4) == 0
+	o.killDamages = w.rng.IntN(6) == 0
+	o.attacked = w.trait(attackedLife, .3)
+	o.waitWhenFinished = w.rng.IntN(6) == 0
 }
 
 func (w *world) describe() {
 	for i, v := range w.plan.Versions {
-		h := w.habits[i]
-		w.logf("plan: version %d, heights %d to %d, migration %q (%s, idempotent %t), start-up %s, resync %d/s", i, v.Start, v.Stop, v.Migration, v.OnInterrupted, h.idempotent, h.startup.Round(time.Millisecond), h.resync)
+		h := w.releases[releaseOf(v.Binary)]
+		w.logf("plan: version %d, %s, heights %d to %d, migration %q (%s, idempotent %t), never asked %t, asked %d, start-up %s, resync %d/s, %+v",
+			i, v.Binary, v.Start, v.Stop, v.Migration, v.OnInterrupted, h.idempotent, v.NeverAsk, h.asked, h.startup.Round(time.Millisecond), h.resync, h.tongue)
 	}
 	slack := "none"
 	if w.options.slack != nil {
 		slack = fmt.Sprint(*w.options.slack)
 	}
-	w.logf("chain: a block each %s, finality %d, every %d-th empty, genesis %s ago; slack %s, stop timeout %s, without checkpoint %t, waits %t; faults %d",
-		w.chain.block.Round(time.Microsecond), w.chain.finality, w.chain.emptyEvery, w.began.Sub(w.chain.genesis).Round(time.Second), slack,
-		w.options.stopTimeout.Round(time.Millisecond), w.options.withoutCheckpoint, w.options.waitWhenFinished, w.budget)
+	o := w.options
+	o.slack = nil
+	w.logf("chain: a block each %s, finality %d, every %d-th empty, genesis %s ago; slack %s, %+v; faults %d",
+		w.chain.block.Round(time.Microsecond), w.chain.finality, w.chain.emptyEvery, w.began.Sub(w.chain.genesis).Round(time.Second), slack, o, w.budget)
 }
 
 // live is the orchestrator: it starts the entrypoint, and again after each end, with a back-off.
@@ -148,11 +193,11 @@ func (w *world) live() {
 		w.mu.Lock()
 		w.runs++
 		calm := w.budget == 0
-		w.disturbVolume()
 		w.checkDisk()
+		w.disturbVolume()
+		w.volume.version = max(0, w.stampedAs(w.stamp()))
 		e := w.newEntrypoint()
 		w.disturbRun(e)
-		w.expectHalt(e)
 		w.logf("run %d begins", w.runs)
 		w.mu.Unlock()
 		go e.run()
@@ -182,7 +227,7 @@ func (w *world) live() {
 	}
 }
 
-// afterRun looks at the end of a run, and has the operator repair what needs a hand. It reports whether it did.
+// afterRun looks at the end of a run, and has the operator repair what needs that. It reports whether it did.
 func (w *world) afterRun(e *entrypoint) (repaired bool) {
 	switch {
 	case w.violation != nil:
@@ -196,12 +241,12 @@ func (w *world) afterRun(e *entrypoint) (repaired bool) {
 		e.die() // as process 1 it takes everything along
 	}
 	w.sync()
-	if w.complete() && (e.returned && e.err == nil) {
+	if e.finished && e.returned && e.err == nil && !w.grow() {
 		w.goal = true
 		w.count(finished)
 	}
 	if w.goal && w.violation == nil {
-		w.goal = w.complete() || w.plan.Versions[w.plan.Last()].Stop == 0
+		w.goal = e.finished || w.plan.Versions[w.plan.Last()].Stop == 0
 		w.checkEnd()
 	}
 	var f *sequencer.Failure
@@ -211,38 +256,48 @@ func (w *world) afterRun(e *entrypoint) (repaired bool) {
 	return w.repair(e, f)
 }
 
-// disturbRun draws what is to happen to a run.
+// grow adds a version to a plan that is complete.
+func (w *world) grow() bool {
+	if w.former != nil || len(w.releases) >= mostReleases || !w.fault(planGrown, .1) {
+		return false
+	}
+	w.changePlan("grown", func(p *sequencer.Plan) {
+		p.Versions = append(p.Versions, w.newVersion(p.Versions[p.Last()].Stop+1, w.rng.IntN(2) == 0))
+	})
+	return true
+}
+
+// disturbRun draws what is to happen to a run. The counts are those of the deeds, see entrypoint.step.
 func (w *world) disturbRun(e *entrypoint) {
-	if w.fault(killAtTime, .1) {
-		w.counts[killAtTime]--
+	if w.drawn(killAtTime, .1) {
 		w.after(w.between(time.Millisecond, 30*time.Second), func() { w.when(e, killAtTime, func() { w.kill("killed") }) })
 	}
-	if w.fault(powerCutAtTime, .08) {
-		w.counts[powerCutAtTime]--
+	if w.drawn(powerCutAtTime, .08) {
 		w.after(w.between(time.Millisecond, 30*time.Second), func() { w.when(e, powerCutAtTime, w.powerCut) })
 	}
-	// The counts are those of the deeds, see entrypoint.step.
-	if w.fault(killAtStep, .15) {
-		w.counts[killAtStep]--
+	if w.drawn(killAtStep, .15) {
 		e.killAt = w.anyStep()
 	}
-	if w.fault(powerCutAtStep, .15) {
-		w.counts[powerCutAtStep]--
+	if w.drawn(powerCutAtStep, .15) {
 		e.cutAt = w.anyStep()
 	}
-	if w.fault(signalAtStep, .1) {
-		w.counts[signalAtStep]--
+	if w.drawn(signalAtStep, .1) {
 		e.signalAt = w.anyStep()
 	}
-	for w.fault(signalAtTime, .12) {
-		w.counts[signalAtTime]--
+	for w.drawn(signalAtTime, .12) {
 		sig := w.anySignal()
 		w.after(w.between(time.Millisecond, 30*time.Second), func() {
 			w.when(e, signalAtTime, func() { e.arrive(sig, "out of the blue") })
 		})
 	}
-	if w.fault(filesMissing, .02) {
-		e.missing, e.missingLate = w.rng.IntN(len(w.plan.Versions)), w.rng.IntN(2) == 0
+	if w.drawn(binaryReplaced, .03) {
+		w.after(w.between(time.Millisecond, 10*time.Second), func() { w.when(e, binaryReplaced, func() { w.replaceBinary(e) }) })
+	}
+	if w.fault(filesMissing, .03) {
+		e.missing, e.missingLate, e.missingFor = w.rng.IntN(len(w.plan.Versions)), w.rng.IntN(2) == 0, notices(w.rng.IntN(3))
+		if e.missingFor == byVerify && !w.options.verifies {
+			e.missingFor = byCheck
+		}
 	}
 	if w.fault(configUnreadable, .01) {
 		e.unreadable = w.rng.IntN(len(w.plan.Versions))
@@ -250,20 +305,46 @@ func (w *world) disturbRun(e *entrypoint) {
 	if w.fault(stranger, .03) {
 		e.stranger, e.strangerBind = true, w.rng.IntN(2) == 0
 	}
+	if c := w.checkpoint(); c != nil && c.Stamped && !w.options.nameless && !w.options.withoutCheckpoint && w.fault(storageForgotten, .01) {
+		e.forgotten = true
+	}
+	if !w.options.nameless && w.drawn(storageElsewhere, .02) {
+		w.after(w.between(time.Millisecond, 10*time.Second), func() { w.when(e, storageElsewhere, func() { e.elsewhere = true }) })
+	}
+	e.gone = w.gone()
+	stamp := w.stamp()
+	e.begunBefore = stamp != nil && stamp.Migration == checkpoint.MigrationBegun
+	e.warned = w.rng.IntN(10) == 0
+	e.onlyAsks = w.fault(heightAsked, .02)
+}
+
+// drawn draws a fault that is counted when it happens.
+func (w *world) drawn(f fault, chance float64) bool {
+	if !w.fault(f, chance) {
+		return false
+	}
+	w.counts[f]--
+	return true
+}
+
+// replaceBinary has another file be the binary of the version whose state it is.
+func (w *world) replaceBinary(e *entrypoint) {
+	if w.state.exists && w.former == nil {
+		w.releases[w.state.format].patch++
+		e.replaced = true
+		w.logf("the binary of release %d is replaced", w.state.format)
+	}
 }
 
 // disturbSoon draws a kill, a power cut or a signal around a moment at which the sequence has much to do.
 func (w *world) disturbSoon(e *entrypoint, within time.Duration) {
 	d := w.between(time.Microsecond, within)
 	switch {
-	case w.fault(killAtTime, .03):
-		w.counts[killAtTime]--
+	case w.drawn(killAtTime, .03):
 		w.after(d, func() { w.when(e, killAtTime, func() { w.kill("killed") }) })
-	case w.fault(powerCutAtTime, .03):
-		w.counts[powerCutAtTime]--
+	case w.drawn(powerCutAtTime, .03):
 		w.after(d, func() { w.when(e, powerCutAtTime, w.powerCut) })
-	case w.fault(signalAtTime, .03):
-		w.counts[signalAtTime]--
+	case w.drawn(signalAtTime, .03):
 		sig := w.anySignal()
 		w.after(d, func() { w.when(e, signalAtTime, func() { e.arrive(sig, "out of the blue") }) })
 	}
@@ -279,267 +360,17 @@ func (w *world) when(e *entrypoint, f fault, do func()) {
 
 func (w *world) anyStep() int {
 	if w.rng.IntN(2) == 0 {
-		return w.rng.IntN(40)
+		return w.rng.IntN(50)
 	}
-	return w.rng.IntN(250)
+	return w.rng.IntN(300)
 }
 
-// expectHalt notes whether this run has to halt on a migration that was begun.
-func (w *world) expectHalt(e *entrypoint) {
-	c := w.disk.read()
-	if c == nil || c.VersionIndex > w.plan.Last() {
-		return
+// completeBySlack notes that a version counts as complete by the operator's height slack.
+func (w *world) completeBySlack() {
+	w.sync()
+	i := w.index(w.state.format)
+	if w.options.slack == nil || w.plan.Versions[i].Stop > w.state.height+*w.options.slack+w.chain.finality {
+		w.violate(exactHeight, "version %d counts as complete at height %d", i, w.state.height)
 	}
-	v := w.plan.Versions[c.VersionIndex]
-	e.haltExpected = v.OnInterrupted == sequencer.Halt && c.Phase == sequencer.PhaseMigrating && c.Started
-}
-
-// disturbVolume is what befalls a volume between two runs.
-func (w *world) disturbVolume() {
-	if w.rng.IntN(6) == 0 && w.state.exists && w.disk.durable != nil && !w.volume.tampered && w.sound(&w.state) {
-		w.snapshot = &snapshot{w.state.clone(), w.disk.durable, w.volume.clone()}
-	}
-	if w.snapshot != nil && w.fault(volumeRestored, .01) {
-		w.state, w.volume = w.snapshot.state.clone(), w.snapshot.volume.clone()
-		w.good = w.state.clone()
-		w.disk.put(w.snapshot.disk)
-		w.logf("the volume is restored from a snapshot")
-	}
-	if !w.state.exists {
-		return
-	}
-	c := w.disk.read()
-	switch {
-	case c == nil:
-	case w.fault(stateWiped, .01):
-		w.good = w.state.clone()
-		if !w.sound(&w.good) {
-			w.good = emptyState(len(w.plan.Versions))
-		}
-		w.state = emptyState(len(w.plan.Versions))
-		w.volume.tampered = true
-		if c.VersionIndex == 0 {
-			w.volume = newVolume(len(w.plan.Versions))
-			w.volume.tampered = true
-		}
-		w.logf("the state is wiped")
-	// Not where a later migration is done and its version has made nothing yet: then nobody can know that it is done.
-	case w.state.half < 0 && w.madeSomething() && w.fault(checkpointLost, .01):
-		w.disk.put(nil)
-		w.tamper()
-		w.logf("the checkpoint is deleted")
-	case w.fault(checkpointForeign, .01):
-		w.disk.put([]byte("{}\n"))
-		w.tamper()
-		w.logf("the checkpoint is overwritten")
-	// Not after an overrun: what the checkpoint knows of it would be lost, and nobody could tell whose blocks those are.
-	case !w.volume.overran && w.fault(checkpointReference, .01):
-		w.disk.put(fmt.Appendf(nil, "{\"version_index\": %d, \"binary_path\": %q}\n", c.VersionIndex, c.BinaryPath))
-		w.tamper()
-		w.logf("the checkpoint is rewritten by the reference")
-	case w.beforeUpgrade(c) && w.fault(checkpointAhead, .015):
-		w.volume.tampered = true
-		w.setCheckpoint(c.VersionIndex+1, false)
-	}
-}
-
-// beforeUpgrade: the state is sound, and the version of the checkpoint still makes its blocks.
-func (w *world) beforeUpgrade(c *sequencer.Checkpoint) bool {
-	i := c.VersionIndex
-	return i < w.plan.Last() && c.Phase == sequencer.PhaseRunning && w.sound(&w.state) &&
-		w.state.schema == schemaOf(w.plan, i) && w.state.height <= w.plan.Versions[i].Stop
-}
-
-// madeSomething: the version that migrated the state last has made a block on it, or is the first that can: then version 0
-// finds itself at its stop height. It does not where the operator's height slack had the migration run too early.
-func (w *world) madeSomething() bool {
-	s, versions := &w.state, w.plan.Versions
-	return s.schema == 0 || s.height >= versions[s.schema].Start || s.schema == 1 && s.height >= versions[0].Stop
-}
-
-// tamper marks a volume whose checkpoint somebody changed: what it knew is gone.
-func (w *world) tamper() {
-	w.volume.tampered, w.volume.version = true, 0
-	for i, runs := range w.state.migrated {
-		w.volume.begun[i] = runs > 0
-	}
-}
-
-func (v volume) clone() volume {
-	n := newVolume(len(v.recorded))
-	copy(n.recorded, v.recorded)
-	copy(n.begun, v.begun)
-	n.version, n.tampered, n.overran = v.version, v.tampered, v.overran
-	return n
-}
-
-var setCommand = regexp.MustCompile(`checkpoint set --version (\d+)( --migrated)?`)
-
-// repair is the operator, who does what the failure says, and no more than that.
-func (w *world) repair(e *entrypoint, f *sequencer.Failure) bool {
-	has := func(text string) bool { return strings.Contains(f.What+"; "+f.Next, text) }
-	switch {
-	case f.Code == sequencer.CodeCheckpointUnreadable:
-		if w.disk.visible == nil || w.disk.read() != nil {
-			return false // it was readable after all: the next start shows it
-		}
-		if !w.sound(&w.state) {
-			w.restore()
-		}
-		w.setCheckpoint(w.where())
-	case f.Code == sequencer.CodeCheckpointNotWritable:
-		w.full = time.Time{}
-		if m := setCommand.FindStringSubmatch(f.Next); m != nil {
-			i, _ := strconv.Atoi(m[1])
-			w.setCheckpoint(i, m[2] != "")
-			return true
-		}
-		return false
-	case e.last != nil && e.last.migrates && e.last.exit.Status() != 0 && f.Code == e.last.exit.Status():
-		return w.repairMigration(e.last.version)
-	case f.Code != sequencer.CodeMismatch:
-		return false
-	case e.missing >= 0 || e.unreadable >= 0 || e.sweepFailed:
-		w.count(repairMend)
-	case has("but the state directory"):
-		if w.rng.IntN(2) == 0 {
-			w.deleteCheckpoint()
-			break
-		}
-		w.restore()
-		w.setCheckpoint(w.where())
-	case has("on_interrupted_migration"), has("as sov-rollup-manager writes it"):
-		if has("on_interrupted_migration") {
-			w.count(halted)
-		}
-		i := w.disk.read().VersionIndex
-		if w.state.half >= 0 {
-			w.restore()
-		}
-		w.setCheckpoint(i, w.state.migrated[i] > 0)
-	case has("use a checkpoint file"):
-		w.count(repairUseCheckpoint)
-		w.options.withoutCheckpoint = false
-		w.volume.tampered = true // there is none yet
-		w.logf("operator: uses a checkpoint file from now on")
-	case w.sound(&w.state) && setCommand.MatchString(f.Next):
-		return w.setAsTold(f)
-	case has("restore"), w.state.half >= 0:
-		w.restore()
-		w.setCheckpoint(w.where())
-	default:
-		w.violate(liveness, "nobody can know what to do: %s", f)
-		return false
-	}
-	return true
-}
-
-// setAsTold takes that command of the failure which fits the state.
-func (w *world) setAsTold(f *sequencer.Failure) bool {
-	for _, m := range setCommand.FindAllStringSubmatch(f.Next, -1) {
-		i, _ := strconv.Atoi(m[1])
-		if w.fits(i, m[2] != "") {
-			w.setCheckpoint(i, m[2] != "")
-			return true
-		}
-	}
-	w.violate(documentedEnd, "the state is: %s, but the failure says: %s", &w.state, f)
-	return false
-}
-
-// fits reports whether a checkpoint at version i is right for the state.
-func (w *world) fits(i int, migrated bool) bool {
-	s, v := &w.state, w.plan.Versions[i]
-	if v.Migration != "" && !migrated { // the version before proves its stop height first, or runs on to it
-		return s.schema == schemaOf(w.plan, i-1) && s.height < v.Start
-	}
-	if s.height+1 < v.Start || (v.Stop > 0 && s.height > v.Stop) {
-		return false
-	}
-	if v.Migration == "" {
-		return !migrated && s.schema == schemaOf(w.plan, i)
-	}
-	return migrated == (s.schema == i)
-}
-
-// repairMigration is for a migration that fails again and again.
-func (w *world) repairMigration(i int) bool {
-	v := w.plan.Versions[i]
-	if w.habits[i].idempotent || v.OnInterrupted == sequencer.Halt || (w.state.half < 0 && w.state.schema != i) {
-		return false // the next start runs it again, or halts and says more
-	}
-	if w.state.half >= 0 {
-		w.restore()
-	}
-	w.setCheckpoint(i, w.state.migrated[i] > 0)
-	return true
-}
-
-// sound reports whether a state can be gone on with.
-func (w *world) sound(s *state) bool {
-	if s.half >= 0 || s.wrongBlocks(w.plan) != "" {
-		return false
-	}
-	return s.schema == 0 || s.height+1 >= w.plan.Versions[s.schema].Start
-}
-
-// where finds the version to which the state belongs, and whether its migration has run.
-func (w *world) where() (version int, migrated bool) {
-	s := &w.state
-	i := max(0, w.plan.VersionAt(s.height))
-	if i < w.plan.Last() && s.schema == i+1 {
-		i++
-	}
-	return i, s.migrated[i] > 0
-}
-
-// setCheckpoint is 'entrypoint checkpoint set'.
-func (w *world) setCheckpoint(i int, migrated bool) {
-	if !w.state.exists && i == 0 {
-		w.deleteCheckpoint()
-		return
-	}
-	if w.options.withoutCheckpoint {
-		w.putInOrder(0)
-		return
-	}
-	w.count(repairSet)
-	c, err := sequencer.AdoptVersion(w.plan, w.disk.read(), i, migrated, "sha of "+w.plan.Versions[i].Binary)
-	if err != nil {
-		w.violate(liveness, "the checkpoint cannot be set: %s", err)
-		return
-	}
-	text, err := sequencer.EncodeCheckpoint(c)
-	if err != nil {
-		w.violate(wholeCheckpoint, "the checkpoint cannot be set: %s", err)
-		return
-	}
-	w.disk.put(text)
-	w.putInOrder(i)
-	w.logf("operator: checkpoint set --version %d, migrated %t", i, migrated)
-}
-
-func (w *world) deleteCheckpoint() {
-	w.count(repairDelete)
-	w.disk.put(nil)
-	w.state = emptyState(len(w.plan.Versions))
-	w.putInOrder(0)
-	w.logf("operator: state and checkpoint deleted")
-}
-
-// putInOrder begins a new record of what is known about the volume.
-func (w *world) putInOrder(version int) {
-	tampered := w.volume.tampered // a checkpoint that knows too little can show later
-	w.volume = newVolume(len(w.plan.Versions))
-	w.volume.version, w.volume.tampered = version, tampered
-	for i, runs := range w.state.migrated {
-		w.volume.recorded[i], w.volume.begun[i] = runs > 0, runs > 0
-	}
-}
-
-// restore brings the operator's newest good snapshot of the state back.
-func (w *world) restore() {
-	w.count(repairRestore)
-	w.state = w.good.clone()
-	w.logf("operator: state restored")
+	w.state.excused = w.state.excused || w.state.height != w.plan.Versions[i].Stop
 }

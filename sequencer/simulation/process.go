@@ -1,8 +1,8 @@
 package simulation
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -17,12 +17,13 @@ type process struct {
 	w       *world
 	e       *entrypoint
 	pid     int
-	version int
+	release int
 	// migrates: it is a migration and no node. orphan: it is a leftover, dies is how long it takes over SIGTERM.
-	migrates bool
-	orphan   bool
-	dies     time.Duration
-	stderr   io.Writer
+	migrates       bool
+	orphan         bool
+	dies           time.Duration
+	stdout, stderr io.Writer // stdout is nil for one that is not read
+	env            []string
 	// alive until it is dead. told: the entrypoint has reaped it.
 	alive, told bool
 	asked       bool // it got a stop signal
@@ -32,10 +33,12 @@ type process struct {
 
 	// Of a node.
 	start, stop uint64 // as on the command line
+	question    bool   // start is impossible: it is only asked for its height
 	base        uint64 // the durable height that it opened
 	readyAt     time.Time
 	ready       bool // it has its signal handler and answers
 	accepted    bool // its checks are passed: it works on the state from now on
+	refusing    bool // it writes why it ends
 	closing     bool // its HTTP server is closed
 	queries     int  // open ones
 	held        bool // it only waits for these
@@ -45,6 +48,7 @@ type process struct {
 	shutdown    time.Duration
 	answers     answer // what it says instead of heights, once ready
 	answersTill time.Time
+	behind      uint64 // how many blocks its heights are too low, now and then
 	// frozen: it makes no more soft heights after this instant; durable ones only if finishing.
 	frozen    bool
 	frozenAt  time.Time
@@ -69,13 +73,17 @@ const (
 func (w *world) exec(e *entrypoint, c sequencer.Command) *process {
 	w.pids++
 	p := &process{
-		w: w, e: e, pid: 100 + w.pids, version: w.versionOf(c.Path), stderr: c.Stderr, alive: true, done: make(chan struct{}),
+		w: w, e: e, pid: 100 + w.pids, release: releaseOf(c.Path), stdout: c.Stdout, stderr: c.Stderr, env: c.Env, alive: true, done: make(chan struct{}),
 		migrates: strings.HasSuffix(c.Path, "/migration"),
 	}
 	w.processes = append(w.processes, p)
-	w.logf("process %d: %s %s", p.pid, c.Path, strings.Join(c.Args, " "))
+	if w.record {
+		w.logf("process %d: %s %s", p.pid, c.Path, strings.Join(c.Args, " "))
+	}
+	w.checkOwner(p)
 	if p.migrates {
-		w.volume.begun[p.version] = true
+		w.checkKnown(p)
+		w.state.begun[p.release]++
 		p.migrate()
 		return p
 	}
@@ -88,6 +96,14 @@ func (w *world) exec(e *entrypoint, c sequencer.Command) *process {
 			p.stop = n
 		}
 	}
+	w.checkHeights(p)
+	w.checkBinary(p)
+	if p.question = p.start >= firstNonce; p.question {
+		w.count(questionAsked)
+		w.nonces = append(w.nonces, p.start)
+	}
+	w.checkRestarts(p)
+	w.checkKnown(p)
 	p.live()
 	return p
 }
@@ -100,7 +116,11 @@ func (p *process) Done() <-chan struct{} {
 	p.e.enter("wait for the process")
 	defer p.e.leave()
 	if !p.alive && !p.told {
-		p.w.exactly(2*p.w.soon()-1, p.tell) // see Signals
+		p.w.exactly(2*p.w.soon()-1, func() { // see Signals
+			if !p.e.busy {
+				p.tell()
+			}
+		})
 	}
 	return p.done
 }
@@ -133,6 +153,7 @@ func (p *process) receive(sig syscall.Signal) {
 		p.die(sequencer.Exit{Signal: sig})
 	case p.ignoresTerm:
 		p.w.count(nodeIgnoresTerm)
+		p.probe()
 	default:
 		p.close("asked to stop")
 	}
@@ -146,17 +167,36 @@ func (p *process) die(exit sequencer.Exit) {
 	w := p.w
 	w.sync()
 	p.exit = exit
+	p.killed()
 	p.remove()
 	for _, f := range p.ends {
 		f()
 	}
 	w.logf("process %d %s", p.pid, exit)
 	p.e.last, p.e.lastAfterStop = p, p.e.stopArrived
+	if exit.Status() == 0 && !p.migrates {
+		p.e.zeros++
+		if p.question {
+			p.e.zeroAsked = p
+		} else {
+			p.e.zeroRun = p
+		}
+		w.disturbBetween(p)
+	}
 	if p.leaves && !p.e.dead {
 		w.leaveBehind(p)
 	}
 	if !p.e.busy {
 		p.tell()
+	}
+}
+
+// killed damages the state of a node that was killed while it worked on it, sometimes.
+func (p *process) killed() {
+	w := p.w
+	if p.exit.Signal == syscall.SIGKILL && p.accepted && w.options.killDamages && w.fault(stateDamaged, .3) {
+		w.state.damaged = true
+		w.logf("the state is damaged")
 	}
 }
 
@@ -183,6 +223,7 @@ func (p *process) tell() {
 func (p *process) killedWithParent() {
 	p.w.sync()
 	p.exit = sequencer.Exit{Signal: syscall.SIGKILL}
+	p.killed()
 	p.remove()
 	for _, f := range p.ends {
 		f()
@@ -192,7 +233,7 @@ func (p *process) killedWithParent() {
 // leaveBehind leaves a process with the state open.
 func (w *world) leaveBehind(parent *process) {
 	w.pids++
-	p := &process{w: w, e: parent.e, pid: 100 + w.pids, version: parent.version, orphan: true, alive: true, told: true, dies: w.between(time.Millisecond, time.Second)}
+	p := &process{w: w, e: parent.e, pid: 100 + w.pids, release: parent.release, orphan: true, alive: true, told: true, dies: w.between(time.Millisecond, time.Second)}
 	if w.trait(leftoverStubborn, .3) {
 		p.dies = time.Hour
 	}
@@ -209,12 +250,10 @@ func (p *process) later(d time.Duration, f func()) {
 	})
 }
 
-func (p *process) says(format string, args ...any) { fmt.Fprintf(p.stderr, format+"\n", args...) }
-
 // live is the life of a node.
 func (p *process) live() {
 	w := p.w
-	h := w.habits[p.version]
+	h := w.releases[p.release]
 	p.overruns = p.stop > 0 && w.fault(overrun, .015)
 	p.ignoresTerm = w.rng.IntN(12) == 0
 	p.leaves = w.fault(leftover, .03)
@@ -226,7 +265,54 @@ func (p *process) live() {
 	if w.fault(slowStart, .01) {
 		startup += w.between(10*time.Second, time.Minute)
 	}
+	open := min(startup/2, w.between(time.Millisecond, 50*time.Millisecond))
 	p.readyAt = time.Now().Add(startup)
+	p.drawAnswers(h)
+	if w.trait(stderrNoise, .15) {
+		p.writes("\x1b[33mWARN\x1b[0m the requested heights are as they are\nthread 'tokio' says: current_height must be greater\n")
+	}
+	p.attacked(startup)
+	p.startsUp(open, startup)
+}
+
+// startsUp is the start-up of a node, and what may go wrong in it.
+func (p *process) startsUp(open, startup time.Duration) {
+	w, h := p.w, p.w.releases[p.release]
+	switch {
+	case p.question && h.asked == unknownFlag:
+		p.later(time.Millisecond, func() {
+			p.writes("error: unexpected argument '--start-at-rollup-height' found\n")
+			p.die(sequencer.Exit{Code: 2})
+		})
+		return
+	case w.fault(nodeCrashStarting, .03):
+		code := h.tongue.code
+		if w.rng.IntN(6) == 0 {
+			code = 2 // as for a flag that is not known
+		}
+		p.later(time.Duration(w.rng.Int64N(int64(startup)+1)), func() {
+			if !p.refusing {
+				p.writes("cannot connect to the DA layer\n")
+				p.die(sequencer.Exit{Code: code})
+			}
+		})
+	case w.fault(leaderBeforeCheck, .03):
+		p.later(open-1, func() {
+			w.logf("process %d won the leadership", p.pid)
+			p.die(sequencer.Exit{})
+		})
+		return
+	case w.fault(nodeHangsStarting, .01):
+		p.probe()
+		return
+	}
+	p.later(open, p.open)
+	p.later(startup, p.becomeReady)
+}
+
+// drawAnswers draws what a node says over HTTP.
+func (p *process) drawAnswers(h *release) {
+	w := p.w
 	switch r := w.rng.IntN(100); {
 	case h.noHTTP:
 		w.count(httpAbsent)
@@ -237,78 +323,64 @@ func (p *process) live() {
 	case r < 14:
 		w.count(httpGarbage)
 		p.answers, p.answersTill = answerGarbage, p.readyAt.Add(w.between(10*time.Millisecond, time.Minute))
-	case r < 18:
+	case r < 22:
+		w.count(httpBehind)
+		p.behind = 1 + w.rng.Uint64N(20)
+	case r < 26:
 		w.count(httpHangs)
 		p.answers, p.answersTill = answerHangs, p.readyAt.Add(w.between(10*time.Millisecond, time.Minute))
 	}
-	if w.trait(stderrNoise, .15) {
-		p.says("\x1b[33mWARN\x1b[0m the requested heights are as they are\nthread 'tokio' says: current_height must be greater")
-	}
-	if w.fault(nodeCrashStarting, .03) {
-		p.later(time.Duration(w.rng.Int64N(int64(startup)+1)), func() { p.panics("cannot connect to the DA layer") })
-	}
-	p.later(min(startup/2, w.between(time.Millisecond, 50*time.Millisecond)), p.open)
-	p.later(startup, p.becomeReady)
-}
-
-func (p *process) panics(text string) {
-	p.says("thread 'main' panicked at crates/rollup/src/main.rs:42:\n%s\nnote: run with `RUST_BACKTRACE=1`", text)
-	p.die(sequencer.Exit{Code: 101})
 }
 
 // open is where a node opens the state and checks the heights on its command line.
 func (p *process) open() {
-	w := p.w
-	s := &w.state
+	w, s := p.w, &p.w.state
 	if !s.exists {
 		// Committed before any check: this is how a late version spoils an empty volume.
-		s.exists = true
-		s.wrongGenesis = p.version > 0
+		s.exists, s.format = true, p.release
 		w.logf("process %d commits the genesis", p.pid)
-		w.checkGenesis(p)
 	}
-	refused := func(f fault, format string, args ...any) {
-		w.count(f)
-		text := fmt.Sprintf(format, args...)
-		if w.rng.IntN(4) == 0 { // wrapped and coloured
-			text = "\x1b[31m" + strings.Replace(text, " must be ", " \x1b[1mmust\n    be\x1b[0m ", 1) + "\x1b[0m"
-		}
-		p.panics(text)
-	}
-	if s.half >= 0 {
-		w.checkOpensHalf(p)
-		p.panics("the state is in the middle of a migration")
+	switch why := w.notOf(p.release, s); {
+	case s.damaged:
+		w.count(damageSeen)
+		p.panics(p.damageText())
+		return
+	case why != "": // checkOwner has seen it
+		s.damaged = true
+		w.logf("process %d destroys the state: %s", p.pid, why)
+		p.panics(p.damageText())
 		return
 	}
-	if s.schema < schemaOf(w.plan, p.version) {
-		w.checkOpensOld(p)
-		p.panics("the state_version on disk is too old for this binary")
-		return
-	}
-	current := s.height
-	wrongStart := p.start > 0 && p.start != current+1
+	s.format = p.release
+	current, h := s.height, w.releases[p.release]
+	wrongStart := p.start > 0 && p.start != current+1 && (!p.question || h.asked != ignored)
 	wrongStop := p.stop > 0 && p.stop <= current
 	switch {
-	case wrongStart && (!wrongStop || w.habits[p.version].stopLast):
-		refused(refusedStart, "The requested start_at_rollup_height: %d, is different than expected height %d", p.start, current+1)
+	case wrongStart:
+		w.count(refusedStart)
+		p.refuses(p.startRefusal(current + 1))
 		return
 	case wrongStop:
 		f := refusedStop
 		if current > p.stop {
 			f = refusedStopBeyond
 		}
-		refused(f, "The requested stop_height %d must be greater than the current_height %d", p.stop, current)
+		w.count(f)
+		p.refuses(stopRefusal(p.stop, current))
 		return
 	}
 	p.base = current
 	w.checkAccepted(p)
 	p.accepted = true
-	w.good = s.clone()
+	w.keepGood()
 }
 
 // becomeReady is the end of the start-up.
 func (p *process) becomeReady() {
 	w := p.w
+	if p.refusing {
+		return
+	}
 	if p.e.strangerBind {
 		w.count(strangerTakesPort)
 		p.panics("cannot bind: address already in use")
@@ -326,6 +398,10 @@ func (p *process) becomeReady() {
 			}
 		})
 		p.misbehaveAtStop(now)
+	}
+	if p.question {
+		w.count(cameUpAsked)
+		p.probe() // of a question that does not end: a stranger on the port hides that the node is up
 	}
 	p.misbehave()
 	if p.overruns {
@@ -400,7 +476,7 @@ func (p *process) probe() {
 // reachGoal ends a life whose last version has no end, once it runs.
 func (p *process) reachGoal(now time.Time) {
 	w := p.w
-	if p.version != w.plan.Last() || p.stop > 0 {
+	if w.index(p.release) != w.plan.Last() || p.stop > 0 || p.question {
 		return
 	}
 	p.later(p.durableAt(p.base+3).Sub(now), func() {
@@ -459,7 +535,7 @@ func (p *process) soft(t time.Time) uint64 {
 	if !p.ready || t.Before(p.readyAt) {
 		return p.base
 	}
-	done := p.base + uint64(float64(p.w.habits[p.version].resync)*t.Sub(p.readyAt).Seconds())
+	done := p.base + uint64(float64(p.w.releases[p.release].resync)*t.Sub(p.readyAt).Seconds())
 	h := min(done, p.w.chain.head(t))
 	if p.stop > 0 && !p.overruns {
 		h = min(h, p.stop)
@@ -479,7 +555,7 @@ func (p *process) processedAt(height uint64) time.Time {
 	if height <= p.base {
 		return p.readyAt
 	}
-	return p.readyAt.Add(time.Duration(float64(height-p.base)/float64(p.w.habits[p.version].resync)*float64(time.Second)) + time.Microsecond)
+	return p.readyAt.Add(time.Duration(float64(height-p.base)/float64(p.w.releases[p.release].resync)*float64(time.Second)) + time.Microsecond)
 }
 
 func (p *process) softAt(height uint64) time.Time {
@@ -503,7 +579,7 @@ func (p *process) query() answer {
 	switch {
 	case !p.alive || p.closing:
 		return answerRefused
-	case !p.ready && w.habits[p.version].hangs && p.accepted:
+	case !p.ready && w.releases[p.release].hangs && p.accepted:
 		return answerHangs
 	case !p.ready:
 		return answerRefused
@@ -515,71 +591,31 @@ func (p *process) query() answer {
 
 func (p *process) serves() bool { return p.ready && !p.closing }
 
-// migrate is the life of a migration.
-func (p *process) migrate() {
-	w := p.w
-	h := w.habits[p.version]
-	s := &w.state
-	i := p.version
-	open := w.between(100*time.Microsecond, 50*time.Millisecond)
-	p.ends = append(p.ends, func() {
-		switch {
-		case p.exit.Signal == 0:
-		case p.completed:
-			w.count(migrationKilledDone)
-		case p.touched:
-			w.count(migrationKilledHalf)
-		default:
-			w.count(migrationKilledClean)
-		}
-	})
-	code := []int{1, 2, 42, 101}[w.rng.IntN(4)]
-	if w.fault(migrationFailsClean, .05) {
-		p.later(open, func() {
-			p.says("rollup-db-migration failed: cannot open the state")
-			p.die(sequencer.Exit{Code: code})
-		})
-		return
+// answerTo gives the answer to a query that began earlier.
+func (p *process) answerTo(answer answer, early bool, height uint64) (uint64, error) {
+	switch {
+	case answer == answerHeight && early:
+		return p.reports(height), nil
+	case answer == answerHeight && p.alive && p.serves():
+		return p.reports(p.soft(time.Now())), nil
+	case answer == answerNull:
+		return 0, errors.New("the node has no height yet")
+	case answer == answerGarbage:
+		return 0, errors.New("the answer is not JSON of a known shape")
+	case answer == answerHangs:
+		return 0, context.DeadlineExceeded
 	}
-	half := w.fault(migrationFailsHalf, .05)
-	p.later(open, func() {
-		again := s.half == i || s.schema == i
-		switch {
-		case !s.exists:
-			p.says("rollup-db-migration failed: the state is empty")
-			p.die(sequencer.Exit{Code: 1})
-			return
-		case again && !h.idempotent:
-			w.count(migrationRefusesAgain)
-			p.says("rollup-db-migration failed: the state was migrated before")
-			p.die(sequencer.Exit{Code: 1})
-			return
-		case s.schema == i:
-			w.count(migrationRerun)
-		case s.half == i:
-			w.count(migrationResumed)
-		default:
-			w.good = s.clone() // the operator takes a snapshot before an upgrade
-		}
-		p.touched = true
-		if s.schema != i {
-			s.half = i
-		}
-		w.logf("process %d rewrites the state", p.pid)
-		w.disturbSoon(p.e, h.migration)
-	})
-	work := w.between(h.migration/2, h.migration)
-	p.later(open+2*time.Millisecond+work, func() {
-		if half {
-			p.says("rollup-db-migration failed: no space left on device")
-			p.die(sequencer.Exit{Code: code})
-			return
-		}
-		p.completed = true
-		s.half, s.schema = -1, i
-		s.migrated[i]++
-		w.logf("process %d has rewritten the state", p.pid)
-		w.disturbSoon(p.e, 50*time.Millisecond)
-		p.later(w.between(10*time.Microsecond, 100*time.Millisecond), func() { p.die(sequencer.Exit{}) })
-	})
+	return 0, errRefused
+}
+
+// reports notes what a node reported.
+func (p *process) reports(height uint64) uint64 {
+	if p.stop > 0 && height > p.stop && !p.e.alarmed {
+		p.e.alarmed = true
+		p.later(20*time.Second, func() { p.w.checkAlarm(p) })
+	}
+	if p.behind > 0 && p.w.queries.IntN(2) == 0 {
+		return height - min(height, p.behind)
+	}
+	return height
 }

@@ -8,31 +8,37 @@ import (
 	"time"
 
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-// world is everything but the sequence. All of it is guarded by mu: the events of the world, the run and the reader of
-// heights are goroutines of their own, though only one of them is awake at any instant that matters.
+// world is everything but the sequence. All of it is guarded by mu: the events of the world, the run, its follower and the
+// reader of heights are goroutines of their own, though only one of them is awake at any instant that matters.
 type world struct {
 	mu  sync.Mutex
 	rng *rand.Rand
 	// queries decides about the answers to height queries. It is apart from rng because a query begins at the same
 	// instant as something that the run does.
 	queries *rand.Rand
+	seed    uint64
 	began   time.Time
 	// over ends the life: no event has an effect any more.
 	over bool
 
-	plan      *sequencer.Plan
-	habits    []habits // of each version
+	plan *sequencer.Plan
+	// former is the plan as it was before somebody broke it, nil if nobody has.
+	former    *sequencer.Plan
+	releases  []*release
 	chain     chain
 	options   lifeOptions
-	disk      disk
+	disk      checkpointFile
 	state     state
 	good      state // the operator's newest snapshot of the state, taken when all was well
 	volume    volume
 	snapshot  *snapshot // the operator's snapshot of the whole volume
 	processes []*process
 	pids      int
+	// nonces are the impossible start heights so far. An attacker reads the log, and so knows all but the newest.
+	nonces []uint64
 	// e is the entrypoint that runs now, or ran last.
 	e    *entrypoint
 	runs int
@@ -53,39 +59,31 @@ type world struct {
 	steps int
 }
 
-// lifeOptions are what the operator chose for the whole life.
+// lifeOptions are what the operator chose for the whole life, and what kind of life it is.
 type lifeOptions struct {
 	slack            *uint64
+	restarts         int
 	stopTimeout      time.Duration
+	preflightBefore  time.Duration
 	waitWhenFinished bool
-	// withoutCheckpoint is given up when a failure says so.
-	withoutCheckpoint bool
+	verifies         bool
+	// withoutCheckpoint: the stamp alone is the record. nameless: no config says where the state is.
+	withoutCheckpoint, nameless bool
+	// killDamages: a node that is killed may leave a damaged state. attacked: somebody writes refusals into the logs.
+	killDamages, attacked bool
 }
 
-// habits are what never changes about the node and the migration of a version.
-type habits struct {
-	startup  time.Duration
-	resync   uint64 // blocks per second
-	hangs    bool   // queries hang during start-up; otherwise the connection is refused
-	noHTTP   bool
-	stopLast bool // the start height is checked before the stop height
-
-	migration  time.Duration
-	idempotent bool
-}
-
-// volume is what is known about the volume since it was last put in order by hand.
+// volume is what is known about the volume beside what is on it.
 type volume struct {
-	// recorded: the completion of the version's migration was durably recorded. begun: it was executed.
-	recorded, begun []bool
-	// version is the newest version that was durably recorded.
+	// version is the newest place in the plan that a stamp had; somebody may set it back.
 	version int
-	// tampered: somebody changed the checkpoint or the state behind our back; overran: a node went past its stop height.
-	tampered, overran bool
-}
-
-func newVolume(versions int) volume {
-	return volume{recorded: make([]bool, versions), begun: make([]bool, versions)}
+	// stamped: the state has a stamp, since something was started on it.
+	stamped bool
+	// foreign: another program went on from the checkpoint, or the stamp is lost, and the operator has not said yet whose
+	// the state is. Nobody could know it from the disk if the rest was lost, too.
+	foreign bool
+	// restored: somebody restored the state or the checkpoint alone, and all that follows has to happen by itself.
+	restored bool
 }
 
 // snapshot is a consistent copy of the volume.
@@ -129,19 +127,20 @@ func (w *world) logf(format string, args ...any) {
 	}
 	at := time.Since(w.began)
 	durable, soft := w.heights()
-	checkpoint := "none"
-	if c := w.disk.read(); c != nil {
-		checkpoint = fmt.Sprintf("v%d %s", c.VersionIndex, c.Phase)
-		if c.Started {
-			checkpoint += " started"
-		}
-		if c.MigrationCompleted {
-			checkpoint += " migrated"
-		}
-	} else if w.disk.visible != nil {
-		checkpoint = "unreadable"
+	stamp := "none"
+	switch s := w.stamp(); {
+	case s != nil:
+		stamp = fmt.Sprintf("%s %s", s.Name, s.Migration)
+	case w.state.stamp.visible != nil:
+		stamp = "unreadable"
 	}
-	w.log = append(w.log, fmt.Sprintf("%15.9f  durable %-3d soft %-3d  [%s]  %s", at.Seconds(), durable, soft, checkpoint, fmt.Sprintf(format, args...)))
+	c := "none"
+	if found := w.checkpoint(); found != nil {
+		c = fmt.Sprintf("%d %s", found.VersionIndex, found.Phase)
+	} else if w.disk.visible != nil {
+		c = "unreadable"
+	}
+	w.log = append(w.log, fmt.Sprintf("%15.9f  durable %-3d soft %-3d  [stamp %s, checkpoint %s]  %s", at.Seconds(), durable, soft, stamp, c, fmt.Sprintf(format, args...)))
 }
 
 // heights are the durable and the soft one now.
@@ -161,18 +160,60 @@ func (w *world) sync() {
 	now := time.Now()
 	for _, p := range w.processes {
 		if p.accepted {
-			w.state.advance(p.durable(now), p.version)
-			w.volume.overran = w.volume.overran || (p.stop > 0 && w.state.height > p.stop)
+			w.state.advance(p.durable(now), p.release)
+			w.checkBlocks(p)
 		}
 	}
+}
+
+// index is the place of a release in the plan, -1 if it is in it no more.
+func (w *world) index(release int) int {
+	for i, v := range w.plan.Versions {
+		if releaseOf(v.Binary) == release {
+			return i
+		}
+	}
+	return -1
+}
+
+// release is that of the version at place i of the plan.
+func (w *world) release(i int) int { return releaseOf(w.plan.Versions[i].Binary) }
+
+// meant is the release that a version of the plan should run, whatever its binary is: it never changes its name.
+func meant(v sequencer.Version) int { return int(v.Name[1] - '0') }
+
+// meantBy is the same of a stamp.
+func meantBy(s *checkpoint.Stamp) int { return int(s.Name[1] - '0') }
+
+// releaseOf gives the release to which a program of the plan belongs: "/v3/node", "/v3/migration".
+func releaseOf(path string) int { return int(path[2] - '0') }
+
+// stampedAs is the place in the plan of the version that a stamp names, -1 for none.
+func (w *world) stampedAs(s *checkpoint.Stamp) int {
+	for i, v := range w.plan.Versions {
+		if s != nil && v.Start == s.StartHeight && v.Name == s.Name {
+			return i
+		}
+	}
+	return -1
+}
+
+// digest is that of a release's binary, which a patch release changes.
+func (w *world) digest(release int) string {
+	return fmt.Sprintf("sha of release %d, patch %d", release, w.releases[release].patch)
 }
 
 // powerCut takes the current from everything.
 func (w *world) powerCut() {
 	w.kill("power cut")
-	if w.disk.powerCut(w.rng.IntN(2) == 0) {
+	lost := w.disk.powerCut(w.rng.IntN(2) == 0)
+	if w.state.stamp.powerCut(w.rng.IntN(2) == 0) || lost {
 		w.count(powerCutLostRename)
 		w.logf("the power cut lost the last rename")
+	}
+	if w.state.powerCut(w.rng.IntN(3)) {
+		w.count(powerCutLostMigration)
+		w.logf("the power cut lost what the migration wrote: %s", &w.state)
 	}
 }
 

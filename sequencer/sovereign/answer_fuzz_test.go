@@ -65,7 +65,7 @@ func FuzzHeightAnswer(f *testing.F) {
 // ask has a client ask a node that answers in pieces, and then closes the connection or does nothing any more.
 func ask(t *testing.T, answer []byte, piece int, hangs bool) (uint64, error) {
 	t.Helper()
-	client := NewClient(Config{Host: "127.0.0.1", Port: 12346})
+	client := NewClient(Config{Hosts: []string{"127.0.0.1"}, Port: 12346}, "")
 	gone := make(chan struct{})
 	client.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()

@@ -6,8 +6,9 @@ import "strconv"
 // leaves the flag out; both are rollup heights in blocks. The order is the one of sov-rollup-manager: config, start,
 // stop, then extra as given.
 //
-// --start-at-rollup-height selects nothing: it asserts that the durable height is start-1, and the node exits 101
-// where it is not. --stop-at-rollup-height makes the node commit that height and exit 0.
+// --start-at-rollup-height selects nothing: it asserts that the durable height is start-1. If it is not, the node refuses
+// to start, before it makes a block or serves a request, and names both heights; a start that cannot be right is how a
+// node is asked for its height. --stop-at-rollup-height makes the node commit that height and exit 0.
 func NodeArgs(config string, start, stop uint64, extra ...string) []string {
 	args := []string{"--rollup-config-path", config}
 	if start > 0 {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,36 +30,59 @@ var ErrNoHeight = errors.New("the node has no height yet")
 
 // Client asks one node for its height. It is safe for use by one goroutine at a time.
 type Client struct {
-	url  string
-	addr string
-	http http.Client
+	url       string // with the prefix of the API
+	addresses []string
+	latest    atomic.Int32 // which of the addresses accepted a connection last; a dial may outlive its query
+	http      http.Client
 }
 
-// NewClient returns a client for the node that runs with cfg.
+// NewClient returns a client for the node that runs with cfg, which was read from a file and so has at least one host.
+// The node serves its API below apiPath, such as "/v1"; empty: at the root.
 //
 // Every query opens a connection of its own and closes it: a kept one would hold up the node's exit, because its
 // server waits for open connections without a limit. A proxy from the environment is never used.
-func NewClient(cfg Config) *Client {
-	dialer := &net.Dialer{Timeout: queryTimeout}
-	return &Client{
-		url:  "http://" + cfg.Address(),
-		addr: cfg.Address(),
-		http: http.Client{
-			Timeout: queryTimeout,
-			Transport: &http.Transport{
-				Proxy:                  nil,
-				DialContext:            dialer.DialContext,
-				DisableKeepAlives:      true,
-				DisableCompression:     true,
-				MaxResponseHeaderBytes: answerLimit,
-				// An answer is tiny and comes for days on end: the default of 4 kB each would be most of our garbage.
-				ReadBufferSize:  bufferSize,
-				WriteBufferSize: bufferSize,
-			},
-			// Whoever redirects is not the node.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+func NewClient(cfg Config, apiPath string) *Client {
+	c := &Client{addresses: cfg.addresses()}
+	c.url = "http://" + c.addresses[0]
+	if prefix := strings.Trim(apiPath, "/"); prefix != "" {
+		c.url += "/" + prefix
 	}
+	c.http = http.Client{
+		Timeout: queryTimeout,
+		Transport: &http.Transport{
+			Proxy:                  nil,
+			DialContext:            c.dial,
+			DisableKeepAlives:      true,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: answerLimit,
+			// An answer is tiny and comes for days on end: the default of 4 kB each would be most of our garbage.
+			ReadBufferSize:  bufferSize,
+			WriteBufferSize: bufferSize,
+		},
+		// A server that redirects is not the node.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c
+}
+
+// dial connects to the address that accepted last or, if it does not accept any more, to another one. A silent address
+// gets its share of the time of the query, so that the next one has some left.
+func (c *Client) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	return c.dialFor(ctx, network, queryTimeout/time.Duration(len(c.addresses)))
+}
+
+// dialFor is dial with a timeout for each address. The error is that of the last one tried.
+func (c *Client) dialFor(ctx context.Context, network string, timeout time.Duration) (conn net.Conn, err error) {
+	dialer := &net.Dialer{Timeout: timeout}
+	latest := int(c.latest.Load())
+	for i := range c.addresses {
+		at := (latest + i) % len(c.addresses)
+		if conn, err = dialer.DialContext(ctx, network, c.addresses[at]); err == nil {
+			c.latest.Store(int32(at))
+			return conn, nil
+		}
+	}
+	return nil, err //nolint:wrapcheck // it names the operation and the address
 }
 
 // Height asks for the rollup height, in blocks, as modules/chain-state reports it: the soft-confirmed one, which runs
@@ -100,10 +125,10 @@ func (c *Client) get(ctx context.Context, route string) (status int, body []byte
 	return resp.StatusCode, body, nil
 }
 
-// Answered reports whether somebody listens on the node's port. Asked before the node starts, it finds a stranger
-// whose heights must not be believed.
+// Answered reports whether anything listens on the node's port, on any of its addresses. Asked before the node starts,
+// it finds a stranger whose heights must not be believed.
 func (c *Client) Answered() bool {
-	conn, err := net.DialTimeout("tcp", c.addr, 100*time.Millisecond)
+	conn, err := c.dialFor(context.Background(), "tcp", 100*time.Millisecond)
 	if err != nil {
 		return false
 	}

@@ -17,9 +17,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestHeightsAreReadInBothShapes(t *testing.T) {
@@ -155,7 +157,7 @@ func clientFor(t *testing.T, addr net.Addr) *Client {
 	t.Helper()
 	at, err := netip.ParseAddrPort(addr.String())
 	require.NoError(t, err)
-	return NewClient(Config{Host: at.Addr().String(), Port: int(at.Port())})
+	return NewClient(Config{Hosts: []string{at.Addr().String()}, Port: int(at.Port())}, "")
 }
 
 func TestClientAsksForTheHeightAndClosesTheConnection(t *testing.T) {
@@ -215,7 +217,7 @@ func TestClientSendsConnectionClose(t *testing.T) {
 	height, err := client.Height(t.Context())
 	require.NoError(t, err)
 	assert.EqualValues(t, 7, height)
-	assert.Equal(t, "GET /modules/chain-state/state/current-heights/ HTTP/1.1\r\nHost: "+client.addr+
+	assert.Equal(t, "GET /modules/chain-state/state/current-heights/ HTTP/1.1\r\nHost: "+listener.Addr().String()+
 		"\r\nUser-Agent: Go-http-client/1.1\r\nConnection: close\r\n\r\n", <-request)
 }
 
@@ -239,6 +241,122 @@ func TestClientWorksOverIPv6(t *testing.T) {
 	height, err := client.Height(t.Context())
 	require.NoError(t, err)
 	assert.EqualValues(t, 7, height)
+}
+
+func TestRoutesAreAskedBelowThePathOfTheAPI(t *testing.T) {
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.RequestURI)
+		if !strings.HasSuffix(r.RequestURI, heightsRoute) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_, _ = io.WriteString(w, `{"value":[7,8]}`)
+	}))
+	defer server.Close()
+	at, err := netip.ParseAddrPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	for apiPath, prefix := range map[string]string{"": "", "/": "", "/v1": "/v1", "/v1/": "/v1", "v1": "/v1", "/api/v1": "/api/v1"} {
+		asked = nil
+		client := NewClient(Config{Hosts: []string{at.Addr().String()}, Port: int(at.Port())}, apiPath)
+		height, err := client.Height(t.Context())
+		require.NoError(t, err, apiPath)
+		assert.EqualValues(t, 7, height)
+		client.Readiness(t.Context())
+		want := []string{
+			prefix + "/modules/chain-state/state/current-heights/", prefix + "/sequencer/ready", prefix + "/rollup/sync-status",
+		}
+		assert.Equal(t, want, asked, apiPath)
+	}
+}
+
+func TestNextAddressIsAskedIfTheFirstDoesNotAccept(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"value":[7,8]}`)
+	}))
+	defer server.Close()
+	at, err := netip.ParseAddrPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	// Nothing listens there: only 127.0.0.1 has the port.
+	client := NewClient(Config{Hosts: []string{"127.0.0.2", "127.0.0.1"}, Port: int(at.Port())}, "")
+	assert.True(t, client.Answered(), "one of them is enough")
+	for range 3 {
+		height, err := client.Height(t.Context())
+		require.NoError(t, err)
+		assert.EqualValues(t, 7, height)
+		assert.EqualValues(t, 1, client.latest.Load(), "the one that accepted is the first to be asked")
+	}
+	server.Close()
+	assert.False(t, client.Answered())
+	_, err = client.Height(t.Context())
+	require.ErrorContains(t, err, "connection refused")
+
+	second, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), at.Port()).String()) //nolint:noctx // a listener on the loopback address
+	require.NoError(t, err)
+	defer second.Close()
+	assert.True(t, client.Answered(), "it has moved")
+	assert.Zero(t, client.latest.Load())
+}
+
+func TestAddressThatAcceptsIsTheOnlyOneAsked(t *testing.T) {
+	var asked []string
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
+		w.WriteHeader(http.StatusNotFound)
+	}
+	first := httptest.NewServer(http.HandlerFunc(handler))
+	defer first.Close()
+	at, err := netip.ParseAddrPort(first.Listener.Addr().String())
+	require.NoError(t, err)
+	listener, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), at.Port()).String()) //nolint:noctx // a listener on the loopback address
+	require.NoError(t, err)
+	second := httptest.NewUnstartedServer(http.HandlerFunc(handler))
+	require.NoError(t, second.Listener.Close())
+	second.Listener = listener
+	second.Start()
+	defer second.Close()
+	client := NewClient(Config{Hosts: []string{"127.0.0.1", "127.0.0.2"}, Port: int(at.Port())}, "")
+	for range 3 {
+		_, err = client.Height(t.Context())
+		require.ErrorContains(t, err, "answered 404 Not Found")
+	}
+	assert.Equal(t, []string{at.String(), at.String(), at.String()}, asked)
+}
+
+func TestSilentAddressLeavesTimeForTheNext(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"value":[7,8]}`)
+	}))
+	defer server.Close()
+	at, err := netip.ParseAddrPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	full := fullListener(t, at.Port())
+	var height uint64
+	for range 5 { // on a busy machine what is left of one query may be too little
+		client := NewClient(Config{Hosts: []string{full, "127.0.0.1"}, Port: int(at.Port())}, "")
+		if height, err = client.Height(t.Context()); err == nil {
+			break
+		}
+	}
+	require.NoError(t, err)
+	assert.EqualValues(t, 7, height)
+}
+
+// fullListener returns an address that leaves a dial waiting: nothing accepts, and its queue is full.
+func fullListener(t *testing.T, port uint16) (host string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 3}, Port: int(port)}))
+	require.NoError(t, unix.Listen(fd, 0))
+	address := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.3"), port).String()
+	for {
+		conn, err := net.DialTimeout("tcp", address, 50*time.Millisecond) //nolint:noctx // it has a timeout
+		if err != nil {
+			return "127.0.0.3"
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
 }
 
 func TestClientDoesNotBelieveOtherAnswers(t *testing.T) {
@@ -367,7 +485,7 @@ func TestProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
 		return
 	}
 	// net/http never uses a proxy for the loopback address, so the address is one that would be proxied.
-	client := NewClient(Config{Host: "192.0.2.1", Port: 12346})
+	client := NewClient(Config{Hosts: []string{"192.0.2.1"}, Port: 12346}, "")
 	var dialed []string
 	transport, ok := client.http.Transport.(*http.Transport)
 	require.True(t, ok)

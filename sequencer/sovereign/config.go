@@ -16,15 +16,22 @@ import (
 
 // Config is what we need of a node's TOML config. All other keys belong to the node and are not looked at.
 type Config struct {
-	// Host is the IP address on which to ask the node: runner.http_config.bind_host, or the loopback address where
-	// that is absent or unspecified (0.0.0.0, ::).
-	Host string
+	// Hosts are the IP addresses on which to ask the node, the likeliest first: runner.http_config.bind_host, or
+	// loopback addresses if that is absent or unspecified (0.0.0.0, ::).
+	Hosts []string
 	// Port is runner.http_config.bind_port, 1 to 65535.
 	Port int
 	// Storage is storage.path as it stands in the file, empty where it is absent. A relative path belongs to the
 	// working directory of the node.
 	Storage string
 }
+
+// The keys that are looked at.
+const (
+	keyStorage = "storage.path"
+	keyHost    = "runner.http_config.bind_host"
+	keyPort    = "runner.http_config.bind_port"
+)
 
 // configFile has pointers so that an absent key can be told from a zero.
 type configFile struct {
@@ -55,7 +62,8 @@ func ReadConfig(path string) (Config, error) {
 // ParseConfig parses the text of a node config.
 func ParseConfig(text string) (Config, error) {
 	var file configFile
-	if _, err := toml.Decode(text, &file); err != nil {
+	meta, err := toml.Decode(text, &file)
+	if err != nil {
 		var parse toml.ParseError
 		if errors.As(err, &parse) {
 			line, column := position(text, parse.Position.Start)
@@ -63,20 +71,28 @@ func ParseConfig(text string) (Config, error) {
 		}
 		return Config{}, fmt.Errorf("not a node config: %w", err)
 	}
+	for _, key := range meta.Keys() {
+		for _, ours := range []string{"storage", keyStorage, "runner", "runner.http_config", keyHost, keyPort} {
+			if is := key.String(); is != ours && strings.EqualFold(is, ours) {
+				// The library takes one for the other, and the node does not.
+				return Config{}, fmt.Errorf("%s is spelt %s, and a node only knows %s", ours, is, ours)
+			}
+		}
+	}
 	cfg := Config{Storage: file.Storage.Path}
 	port := file.Runner.HTTP.Port
 	switch {
 	case port == nil:
-		return Config{}, errors.New("runner.http_config.bind_port is missing: the height of the node is asked on that port")
+		return Config{}, errors.New(keyPort + " is missing: the height of the node is asked on that port")
 	case *port < 1 || *port > 65535:
-		return Config{}, fmt.Errorf("runner.http_config.bind_port is %d, want 1 to 65535", *port)
+		return Config{}, fmt.Errorf(keyPort+" is %d, want 1 to 65535", *port)
 	}
 	cfg.Port = int(*port)
-	host, err := askHost(file.Runner.HTTP.Host)
+	hosts, err := hostsToAsk(file.Runner.HTTP.Host)
 	if err != nil {
 		return Config{}, err
 	}
-	cfg.Host = host
+	cfg.Hosts = hosts
 	return cfg, nil
 }
 
@@ -88,53 +104,36 @@ func position(text string, start int) (line, column int) {
 	return 1 + strings.Count(before, "\n"), 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
 }
 
-// askHost turns the address on which the node listens into one on which it can be asked.
-func askHost(bind *string) (string, error) {
+// hostsToAsk turns the address on which the node listens into those on which it can be asked. A node that listens on ::
+// can be asked over IPv4, too, and on a machine without IPv6 only so.
+func hostsToAsk(bind *string) ([]string, error) {
 	if bind == nil || *bind == "" || *bind == "localhost" {
-		return "127.0.0.1", nil
+		return []string{"127.0.0.1"}, nil
 	}
 	addr, err := netip.ParseAddr(*bind)
 	if err != nil || addr.Zone() != "" {
-		return "", fmt.Errorf("runner.http_config.bind_host is %q, want an IP address", *bind)
+		return nil, fmt.Errorf(keyHost+" is %q, want an IP address", *bind)
 	}
 	v4 := addr.Unmap() // ::ffff:0.0.0.0 is as unspecified as 0.0.0.0
 	if !v4.IsUnspecified() {
-		return addr.String(), nil
+		return []string{addr.String()}, nil
 	}
 	if v4.Is4() {
-		return "127.0.0.1", nil
+		return []string{"127.0.0.1"}, nil
 	}
-	return "::1", nil
+	return []string{"::1", "127.0.0.1"}, nil
 }
 
-// Address is the host and port to ask, ready for a dialer.
-func (c Config) Address() string {
-	return net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
+// addresses returns the hosts with the port, ready for a dialer.
+func (c Config) addresses() []string {
+	addresses := make([]string, len(c.Hosts))
+	for i, host := range c.Hosts {
+		addresses[i] = net.JoinHostPort(host, strconv.Itoa(c.Port))
+	}
+	return addresses
 }
 
-// StorageEmpty reports whether the node would find no state: the directory is absent or has no entry but the
-// lost+found of a fresh file system and those that ignore tells. known is false where the config has no storage.path or the directory cannot be
-// read, and then nothing may be concluded.
-func (c Config) StorageEmpty(ignore func(name string) bool) (empty, known bool) {
-	if c.Storage == "" {
-		return false, false
-	}
-	entries, err := os.ReadDir(c.Storage)
-	if errors.Is(err, os.ErrNotExist) {
-		return true, true
-	}
-	if err != nil {
-		return false, false
-	}
-	for _, e := range entries {
-		if e.Name() != "lost+found" && !ignore(e.Name()) {
-			return false, true
-		}
-	}
-	return true, true
-}
-
-// StorageDir is the absolute storage.path, for messages; empty where the config has none.
+// StorageDir is the absolute storage.path; empty if the config has none.
 func (c Config) StorageDir() string {
 	if c.Storage == "" {
 		return ""

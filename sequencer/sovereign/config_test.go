@@ -45,7 +45,7 @@ connection_string = "postgres://user:secret@db/x"
 func TestNodeConfigIsRead(t *testing.T) {
 	const port = "[runner.http_config]\nbind_port = 12346\n"
 	local := func(c Config) Config {
-		c.Host, c.Port = "127.0.0.1", 12346
+		c.Hosts, c.Port = []string{"127.0.0.1"}, 12346
 		return c
 	}
 	for _, test := range []struct {
@@ -55,11 +55,11 @@ func TestNodeConfigIsRead(t *testing.T) {
 		{"a real one", realConfig, local(Config{Storage: "rollup-state"})},
 		{"only the port", port, local(Config{})},
 		{"dotted keys", "runner.http_config.bind_port = 12346\nstorage.path = '/mnt/state'", local(Config{Storage: "/mnt/state"})},
-		{"inline tables", `runner = { http_config = { bind_port = 12_346, bind_host = "10.1.2.3" } }`, Config{Host: "10.1.2.3", Port: 12346}},
+		{"inline tables", `runner = { http_config = { bind_port = 12_346, bind_host = "10.1.2.3" } }`, Config{Hosts: []string{"10.1.2.3"}, Port: 12346}},
 		{"a hexadecimal port", "[runner.http_config]\nbind_port = 0x303A", local(Config{})},
 		{"CR LF and a byte order mark", "\uFEFF[runner.http_config]\r\nbind_port = 12346\r\n", local(Config{})},
-		{"the lowest port", "[runner.http_config]\nbind_port = 1", Config{Host: "127.0.0.1", Port: 1}},
-		{"the highest port", "[runner.http_config]\nbind_port = 65535", Config{Host: "127.0.0.1", Port: 65535}},
+		{"the lowest port", "[runner.http_config]\nbind_port = 1", Config{Hosts: []string{"127.0.0.1"}, Port: 1}},
+		{"the highest port", "[runner.http_config]\nbind_port = 65535", Config{Hosts: []string{"127.0.0.1"}, Port: 65535}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := ParseConfig(test.text)
@@ -70,24 +70,27 @@ func TestNodeConfigIsRead(t *testing.T) {
 }
 
 func TestNodeIsAskedOnTheAddressItListensOn(t *testing.T) {
-	for _, test := range []struct{ bind, host, address string }{
-		{`"127.0.0.1"`, "127.0.0.1", "127.0.0.1:12346"},
-		{`"0.0.0.0"`, "127.0.0.1", "127.0.0.1:12346"},
-		{`""`, "127.0.0.1", "127.0.0.1:12346"},
-		{`"localhost"`, "127.0.0.1", "127.0.0.1:12346"},
-		{`"192.168.7.8"`, "192.168.7.8", "192.168.7.8:12346"},
-		{`"::"`, "::1", "[::1]:12346"},
-		{`"::1"`, "::1", "[::1]:12346"},
-		{`"0:0:0:0:0:0:0:0"`, "::1", "[::1]:12346"},
-		{`"2001:DB8:0:0::1"`, "2001:db8::1", "[2001:db8::1]:12346"},
-		{`"::ffff:0.0.0.0"`, "127.0.0.1", "127.0.0.1:12346"},
-		{`"::ffff:10.0.0.1"`, "::ffff:10.0.0.1", "[::ffff:10.0.0.1]:12346"},
+	const local = "127.0.0.1:12346"
+	for _, test := range []struct {
+		bind      string
+		addresses []string
+	}{
+		{`"127.0.0.1"`, []string{local}},
+		{`"0.0.0.0"`, []string{local}},
+		{`""`, []string{local}},
+		{`"localhost"`, []string{local}},
+		{`"192.168.7.8"`, []string{"192.168.7.8:12346"}},
+		{`"::"`, []string{"[::1]:12346", local}},
+		{`"::1"`, []string{"[::1]:12346"}},
+		{`"0:0:0:0:0:0:0:0"`, []string{"[::1]:12346", local}},
+		{`"2001:DB8:0:0::1"`, []string{"[2001:db8::1]:12346"}},
+		{`"::ffff:0.0.0.0"`, []string{local}},
+		{`"::ffff:10.0.0.1"`, []string{"[::ffff:10.0.0.1]:12346"}},
 	} {
 		t.Run(test.bind, func(t *testing.T) {
 			got, err := ParseConfig("[runner.http_config]\nbind_port = 12346\nbind_host = " + test.bind)
 			require.NoError(t, err)
-			assert.Equal(t, test.host, got.Host)
-			assert.Equal(t, test.address, got.Address())
+			assert.Equal(t, test.addresses, got.addresses())
 		})
 	}
 	for _, bind := range []string{"node.example", "127.0.0.1:12346", "[::1]", "10.0.0", "10.0.0.256", "010.0.0.1", "fe80::1%eth0", " 127.0.0.1"} {
@@ -172,45 +175,16 @@ func TestReadConfigNamesTheFile(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(realConfig), 0o600))
 	cfg, err := ReadConfig(path)
 	require.NoError(t, err)
-	assert.Equal(t, Config{Host: "127.0.0.1", Port: 12346, Storage: "rollup-state"}, cfg)
+	assert.Equal(t, Config{Hosts: []string{"127.0.0.1"}, Port: 12346, Storage: "rollup-state"}, cfg)
 }
 
-func TestStateIsEmptyWhereTheNodeWouldFindNone(t *testing.T) {
+func TestStorageDirIsAbsolute(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"empty", "fresh/lost+found", "full/state", "both/lost+found", "both/x", "hidden"} {
-		require.NoError(t, os.MkdirAll(filepath.Join(dir, name), 0o700))
-	}
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "hidden", ".lock"), nil, 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
-	require.NoError(t, os.Symlink("full", filepath.Join(dir, "link")))
-	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "broken")))
 	t.Chdir(dir)
-
-	for _, test := range []struct {
-		name, storage string
-		empty, known  bool
-		dir           string
-	}{
-		{"an empty directory", filepath.Join(dir, "empty"), true, true, dir + "/empty"},
-		{"a relative one", "empty", true, true, dir + "/empty"},
-		{"an absent one", "absent/state", true, true, dir + "/absent/state"},
-		{"a fresh file system", "fresh", true, true, dir + "/fresh"},
-		{"a state", "full", false, true, dir + "/full"},
-		{"a state on a file system of its own", "both", false, true, dir + "/both"},
-		{"a state by a link", "./link/", false, true, dir + "/link"},
-		{"a hidden file", "hidden", false, true, dir + "/hidden"},
-		{"a link that leads nowhere", "broken", true, true, dir + "/broken"},
-		{"a file", "file", false, false, dir + "/file"},
-		{"below a file", "file/state", false, false, dir + "/file/state"},
-		{"no storage path", "", false, false, ""},
+	for storage, want := range map[string]string{
+		"/mnt/state": "/mnt/state", "state": dir + "/state", "./link/": dir + "/link", "../state": filepath.Dir(dir) + "/state", "": "",
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			cfg := Config{Storage: test.storage}
-			empty, known := cfg.StorageEmpty(func(string) bool { return false })
-			assert.Equal(t, test.empty, empty)
-			assert.Equal(t, test.known, known)
-			assert.Equal(t, test.dir, cfg.StorageDir())
-		})
+		assert.Equal(t, want, Config{Storage: storage}.StorageDir(), storage)
 	}
 }
 
@@ -224,7 +198,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		cfg, err := ParseConfig(text)
 		if err != nil {
-			if cfg != (Config{}) {
+			if cfg.Hosts != nil || cfg.Port != 0 || cfg.Storage != "" {
 				t.Fatalf("%+v with error %v", cfg, err)
 			}
 			if line, _, at := cutPosition(err); at && (line < 1 || line > 1+strings.Count(text, "\n")) {
@@ -236,12 +210,14 @@ func FuzzParseConfig(f *testing.F) {
 		if cfg.Port < 1 || cfg.Port > 65535 {
 			t.Fatalf("port %d", cfg.Port)
 		}
-		if ip := net.ParseIP(cfg.Host); ip == nil || ip.IsUnspecified() && ip.String() != cfg.Host {
-			t.Fatalf("host %q", cfg.Host)
-		}
-		host, port, err := net.SplitHostPort(cfg.Address())
-		if err != nil || host != cfg.Host || port != strconv.Itoa(cfg.Port) {
-			t.Fatalf("address %q of %+v: %v", cfg.Address(), cfg, err)
+		for i, address := range cfg.addresses() {
+			if ip := net.ParseIP(cfg.Hosts[i]); ip == nil || ip.IsUnspecified() {
+				t.Fatalf("host %q", cfg.Hosts[i])
+			}
+			host, port, err := net.SplitHostPort(address)
+			if err != nil || host != cfg.Hosts[i] || port != strconv.Itoa(cfg.Port) {
+				t.Fatalf("address %q of %+v: %v", address, cfg, err)
+			}
 		}
 	})
 }
@@ -282,9 +258,27 @@ func checkAgainstTable(t *testing.T, cfg Config, text string) {
 		t.Fatalf("storage %q was read, and there is %q", cfg.Storage, paths)
 	}
 	hosts := find("runner", "http_config", "bind_host")
-	loopback := cfg.Host == "127.0.0.1" || cfg.Host == "::1"
-	same := func(v any) bool { bind, ok := v.(string); return ok && net.ParseIP(bind).Equal(net.ParseIP(cfg.Host)) }
-	if !loopback && !slices.ContainsFunc(hosts, same) {
-		t.Fatalf("host %q was read, and there is %q", cfg.Host, hosts)
+	if len(cfg.Hosts) == 0 {
+		t.Fatal("no host")
+	}
+	for _, host := range cfg.Hosts {
+		loopback := host == "127.0.0.1" || host == "::1"
+		same := func(v any) bool { bind, ok := v.(string); return ok && net.ParseIP(bind).Equal(net.ParseIP(host)) }
+		if !loopback && !slices.ContainsFunc(hosts, same) {
+			t.Fatalf("host %q was read, and there is %q", host, hosts)
+		}
+	}
+}
+
+// The node knows only one spelling, and the TOML library takes any for it.
+func TestKeysInOtherLettersAreRefused(t *testing.T) {
+	const port = "[runner.http_config]\nbind_port = 12346\n"
+	for text, want := range map[string]string{
+		"[storage]\nPath = \"/a\"\npath = \"/b\"\n" + port: "storage.path is spelt storage.Path, and a node only knows storage.path",
+		"[Storage]\npath = \"/a\"\n" + port:                "storage is spelt Storage, and a node only knows storage",
+		"[runner.http_config]\nBIND_PORT = 1\n":            "runner.http_config.bind_port is spelt runner.http_config.BIND_PORT, and a node only knows runner.http_config.bind_port",
+	} {
+		_, err := ParseConfig(text)
+		assert.EqualError(t, err, want)
 	}
 }

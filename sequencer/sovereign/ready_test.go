@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -64,9 +65,9 @@ func readyNode(t *testing.T, ready int, sync int, status string) *Client {
 
 func clientOf(t *testing.T, url string) *Client {
 	t.Helper()
-	client := NewClient(Config{Host: "127.0.0.1", Port: 1})
-	client.url = url
-	return client
+	at, err := netip.ParseAddrPort(strings.TrimPrefix(url, "http://"))
+	require.NoError(t, err)
+	return NewClient(Config{Hosts: []string{at.Addr().String()}, Port: int(at.Port())}, "")
 }
 
 func TestNodeTellsWhetherItIsReady(t *testing.T) {

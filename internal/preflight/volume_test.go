@@ -1,0 +1,196 @@
+package preflight
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
+)
+
+// mountOrSkip mounts something for a test, which needs root: in CI it must be possible.
+func mountOrSkip(t *testing.T, source, target, kind string, flags uintptr, options string) {
+	t.Helper()
+	if err := unix.Mount(source, target, kind, flags, options); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("cannot mount %q at %s, which CI must be able to: run the tests as root: %v", kind, target, err)
+		}
+		t.Skipf("cannot mount %q (needs root): %v", kind, err)
+	}
+	t.Cleanup(func() { assert.NoError(t, unix.Unmount(target, unix.MNT_DETACH)) })
+}
+
+// roomless are findings that depend on how full the machine of the test is.
+func roomless(found []sequencer.Finding) []string {
+	var all []string
+	for _, f := range found {
+		if !strings.Contains(f.What, " free of ") {
+			all = append(all, row(f))
+		}
+	}
+	return all
+}
+
+// asNobody runs f on a thread that belongs to another user than root, and is never used again.
+func asNobody(t *testing.T, dir string, f func()) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("CI must run this test as root, so that it can become another user")
+		}
+		t.Skip("needs root, to become another user")
+	}
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
+	const nobody = 65534
+	done := make(chan unix.Errno)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+		_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody)
+		if errno == 0 {
+			f()
+		}
+		done <- errno
+	}()
+	require.Zero(t, <-done)
+}
+
+func touch(t *testing.T, path string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, []byte("x"), 0o644))
+}
+
+func TestVolumeMustBeWritableForThisUser(t *testing.T) {
+	plan, dir := realPlan(t)
+	assert.Empty(t, roomless(CheckVolume(plan, dir+"/c.json")))
+	assert.Empty(t, roomless(CheckVolume(plan, dir+"/new/deep/c.json")), "a directory that can be made")
+	assert.Empty(t, roomless(CheckVolume(plan, "")))
+	require.NoError(t, os.Chmod(dir, 0o755))
+	require.NoError(t, os.Mkdir(dir+"/theirs", 0o777))
+	require.NoError(t, os.Chmod(dir+"/theirs", 0o777))
+	const next = " → mount a volume there that user 65534 may write: chown it, or start the container as its owner (--user, fsGroup)"
+	asNobody(t, dir, func() {
+		assert.Equal(t, []string{
+			"-1 error: the checkpoint cannot be written in " + dir + ": permission denied" + next,
+			"0 error: the state cannot be written in " + dir + "/state: permission denied" + next,
+		}, roomless(CheckVolume(plan, dir+"/c.json")))
+		assert.Equal(t, "-1 error: the directory "+dir+"/new/deep for the checkpoint is not there, and cannot be made in "+dir+": permission denied"+next,
+			roomless(CheckVolume(plan, dir+"/new/deep/c.json"))[0])
+		assert.Len(t, roomless(CheckVolume(plan, dir+"/theirs/c.json")), 1, "the checkpoint's directory is theirs")
+	})
+	touch(t, dir+"/theirs/c.json.lock")
+	asNobody(t, dir, func() {
+		assert.Equal(t, "-1 error: "+dir+"/theirs/c.json.lock cannot be written by user 65534: permission denied → give it to the user who runs the entrypoint: chown "+dir+"/theirs/c.json.lock",
+			roomless(CheckVolume(plan, dir+"/theirs/c.json"))[0])
+	})
+	require.NoError(t, os.Chmod(dir+"/theirs/c.json.lock", 0))
+	asNobody(t, dir, func() {
+		assert.Contains(t, roomless(CheckVolume(plan, dir+"/theirs/c.json"))[0], "cannot open the lock of the checkpoint: ")
+	})
+}
+
+func TestFileInPlaceOfADirectoryIsFound(t *testing.T) {
+	plan, dir := realPlan(t)
+	touch(t, dir+"/file")
+	assert.Contains(t, roomless(CheckVolume(plan, dir+"/file/c.json"))[0], "-1 error: the checkpoint cannot be written in "+dir+"/file: not a directory")
+}
+
+func TestReadOnlyVolumeIsFound(t *testing.T) {
+	plan, dir := realPlan(t)
+	mountOrSkip(t, "none", dir+"/state", "tmpfs", unix.MS_RDONLY, "size=64k")
+	assert.Equal(t, []string{"0 error: the state cannot be written in " + dir + "/state: read-only file system → mount the volume for writing: the file system is read-only"},
+		roomless(CheckVolume(plan, "")))
+}
+
+func TestVolumeThatIsNearlyFullIsFound(t *testing.T) {
+	plan, dir := realPlan(t)
+	mountOrSkip(t, "none", dir+"/state", "tmpfs", 0, "size=2m,nr_inodes=100")
+	got := rows(CheckVolume(plan, dir+"/state/c.json"))
+	assert.Equal(t, []string{"-1 warning: the volume of " + dir + "/state has 2 MiB free of 2 MiB → " +
+		"make it larger before the upgrade: a migration may need room for a second copy of what it rewrites"}, got, "once for the two on it")
+	for i := range 97 {
+		touch(t, dir+"/state/"+strconv.Itoa(i))
+	}
+	got = rows(CheckVolume(plan, dir+"/state/c.json"))
+	require.Len(t, got, 2)
+	assert.Equal(t, "-1 warning: the volume of "+dir+"/state has 2 inodes free of 100 → remove files, or make a file system with more inodes: without any no file can be made", got[1])
+}
+
+func TestHeldLockIsFoundAndNothingIsTaken(t *testing.T) {
+	plan, dir := realPlan(t)
+	path := dir + "/c.json"
+	store, err := checkpoint.Open(path, "")
+	require.NoError(t, err)
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"-1 warning: " + path + ".lock is locked by the entrypoint with pid " + strconv.Itoa(os.Getpid()) + ` on host "` + host + `" → that is right while the rollup runs; a second entrypoint would be refused`},
+		roomless(CheckVolume(plan, path)))
+	require.NoError(t, store.Close())
+	text, err := os.ReadFile(path + ".lock")
+	require.NoError(t, err)
+
+	assert.Empty(t, roomless(CheckVolume(plan, path)))
+	after, err := os.ReadFile(path + ".lock")
+	require.NoError(t, err)
+	assert.Equal(t, text, after)
+	store, err = checkpoint.Open(path, "")
+	require.NoError(t, err, "the share was given back")
+	require.NoError(t, store.Close())
+}
+
+func TestFilesComeWithWhatToDo(t *testing.T) {
+	plan, dir := realPlan(t)
+	assert.Empty(t, CheckFiles(plan, 1))
+	assert.Equal(t, map[string]string{"rollup_binary": dir + "/node-1", "migration_path": dir + "/migration"}, Programs(plan, 1))
+	assert.Equal(t, map[string]string{"rollup_binary": dir + "/node-0"}, Programs(plan, 0))
+	require.NoError(t, os.Remove(dir+"/node-1"))
+	require.NoError(t, os.Truncate(dir+"/migration", 0))
+	require.NoError(t, os.Truncate(dir+"/config.toml", 0))
+	assert.Equal(t, []string{
+		"1 error: rollup_binary: stat " + dir + "/node-1: no such file or directory → put it into the image, or name another one as rollup_binary in chain.json",
+		"1 error: migration_path: " + dir + "/migration is empty, want a program → fix that file, or name another one as migration_path in chain.json",
+		"1 error: config_path: " + dir + "/config.toml: runner.http_config.bind_port is missing: the height of the node is asked on that port → fix that file, or name another one as config_path in chain.json",
+	}, rows(CheckFiles(plan, 1)))
+	assert.Empty(t, Programs(plan, 1), "what is wrong already is not looked into")
+}
+
+// row shows a finding as a table does; findings of a test are compared with rows of it.
+func row(f sequencer.Finding) string {
+	return strconv.Itoa(f.Version) + " " + string(f.Severity) + ": " + f.What + " → " + f.Next
+}
+
+func rows(found []sequencer.Finding) []string {
+	var all []string
+	for _, f := range found {
+		all = append(all, row(f))
+	}
+	return all
+}
+
+// realPlan is a plan of three versions with good files, whose state is in dir/state; v1 has a migration.
+func realPlan(t *testing.T) (plan *sequencer.Plan, dir string) {
+	t.Helper()
+	dir, write := deck(t)
+	write("config.toml", "storage.path = '"+dir+"/state'\nrunner.http_config.bind_port = 1\n", 0o644)
+	require.NoError(t, os.Mkdir(dir+"/state", 0o755))
+	plan = &sequencer.Plan{File: "chain.json", Versions: []sequencer.Version{
+		{Name: "v0", Stop: 100, OnInterrupted: sequencer.Rerun},
+		{Name: "osaka", Migration: "/migrate1", Start: 101, Stop: 200, OnInterrupted: sequencer.Rerun},
+		{Name: "v2", Start: 201, Stop: 300, OnInterrupted: sequencer.Rerun},
+	}}
+	for i := range plan.Versions {
+		v := &plan.Versions[i]
+		v.Binary, v.Config = write("node-"+strconv.Itoa(i), "#!/bin/sh\n# "+v.Name+"\n", 0o755), dir+"/config.toml"
+		if v.Migration != "" {
+			v.Migration = write("migration", "#!/bin/sh\n", 0o755)
+		}
+	}
+	return plan, dir
+}

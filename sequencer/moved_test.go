@@ -1,0 +1,130 @@
+package sequencer
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/sequencer/checkpoint"
+)
+
+// A config that is updated while a run lasts, or a symbolic link, may lead to another state. Its stamp was never looked at.
+func TestProgramWhoseConfigLeadsToAnotherStateIsNotStarted(t *testing.T) {
+	leads := func(w *world, config string) {
+		w.files.storage = func(name string) (string, error) {
+			if name == config {
+				return "/data/other", nil
+			}
+			return "/data/state", nil
+		}
+	}
+	t.Run("at the start", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := worldAt(t, stamped(1))
+			leads(w, "c1")
+			w.failsBecause(OtherState)
+		})
+	})
+	t.Run("when the node is to be asked", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := worldAt(t, stamped(1), act{askV1, answers(25)}, act{v1Later, func(p *fakeProcess) {
+				leads(p.w, "c1")
+				p.exits(0)
+			}})
+			w.failsBecause(OtherState)
+			assert.True(t, sameButTime(*stamped(1), *w.store.stamp))
+		})
+	})
+	t.Run("before a migration", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := worldAt(t, stamped(0), act{askV0, answers(20)})
+			leads(w, "c1")
+			w.failsBecause(OtherState)
+			assert.True(t, sameButTime(*stamped(0), *w.store.stamp), "nothing was begun")
+		})
+	})
+	t.Run("before the next version", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := worldAt(t, stamped(1), act{askV1, answers(40)})
+			leads(w, "c2")
+			w.failsBecause(OtherState)
+			assert.True(t, sameButTime(*stamped(1), *w.store.stamp))
+		})
+	})
+}
+
+// A migration may build a new directory and have a name lead to it. The old one must not be stamped as migrated.
+func TestMigrationThatMovesTheStateIsNotRecordedInTheOldOne(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := migrates(t, act{m1, func(p *fakeProcess) {
+			p.w.files.storage = func(string) (string, error) { return "/data/new", nil }
+			p.exits(0)
+		}})
+		f := w.failsBecause(OtherState, Remedy{Version: 1, Migrated: true, Force: true})
+		assert.Contains(t, f.Safe, "is not recorded")
+		assert.Equal(t, begun, w.store.stamp.Migration)
+		assert.NotContains(t, w.store.wrote(), "sync")
+	})
+}
+
+// A node that only failed when it was asked first is asked again after it has run, before anything counts without an answer.
+func TestNodeThatCouldNotBeAskedOnceIsAskedAgain(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(
+			t, stamped(0),
+			act{askV0, func(p *fakeProcess) { p.says("unknown number " + p.nonce); p.exits(101) }},
+			act{v0, reaches(13)}, act{askV0, answers(13)},
+			act{v0, stoppedAt(14)},
+		)
+		w.options.Slack = new(uint64(10))
+		require.NoError(t, w.run())
+		assert.Equal(t, 1, w.count("node cannot be asked"))
+		assert.Zero(t, w.count("complete by the height slack"))
+		assert.False(t, w.store.stamp.Complete)
+	})
+}
+
+// The state may be replaced while a node runs that cannot be asked, too.
+func TestStateThatIsReplacedUnderANodeThatCannotBeAskedIsLeftAlone(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		another := changed(stamped(0), func(s *checkpoint.Stamp) { s.StopHeight = 7 })
+		w := worldAt(t, stamped(0), act{v0, func(p *fakeProcess) {
+			p.at(20)
+			p.w.store.stamp = another
+			p.exits(0)
+		}})
+		w.plan.Versions[0].NeverAsk, w.options.Slack = true, new(uint64(10))
+		w.failsBecause(OtherState)
+		assert.True(t, sameButTime(*another, *w.store.stamp))
+	})
+}
+
+// Where a migration was left half done no command that says it was completed, or never begun, is offered lightly.
+func TestCommandsForAHalfMigratedStateAreFewAndSaySo(t *testing.T) {
+	plan := threeVersions()
+	renamed := changed(stamped(1, begun), func(s *checkpoint.Stamp) { s.Name = "former" })
+	assert.Empty(t, unknownVersion(plan, *renamed).Remedies)
+	c := &checkpoint.Checkpoint{VersionIndex: 1, BinaryPath: "/v1", Phase: checkpoint.PhaseMigrating, Stamped: true}
+	only := []Remedy{{When: "the log shows that this migration did complete on this state", Version: 1, Migrated: true, Force: true}}
+	assert.Equal(t, only, otherState(plan, c, "/data/state").Remedies)
+	torn := &checkpoint.UnreadableError{Path: "/data/state/" + checkpoint.StampFile, Stamp: true, Err: assert.AnError}
+	assert.Equal(t, only, unreadable(plan, torn, checkpoint.Found{Checkpoint: c}).Remedies)
+
+	found := checkpoint.Found{Checkpoint: c, Storage: "/data/state", State: checkpoint.StatePresent}
+	for _, w := range []Word{{Version: 0}, {Version: 1, Migrated: true}} {
+		_, err := Adopt(plan, found, w, "")
+		require.ErrorContains(t, err, "was begun")
+		w.Force = true
+		_, err = Adopt(plan, found, w, "")
+		require.NoError(t, err)
+	}
+}
+
+// A checkpoint that is torn beside a sound stamp is not needed.
+func TestTornCheckpointBesideAStampIsMovedAway(t *testing.T) {
+	torn := &checkpoint.UnreadableError{Path: "/data/checkpoint.json", Err: assert.AnError}
+	f := unreadable(threeVersions(), torn, checkpoint.Found{Stamp: stamped(1)})
+	assert.Empty(t, f.Remedies)
+	assert.Contains(t, f.Next, "the stamp of the state, which is that of version 1, counts")
+}
