@@ -44,10 +44,16 @@ func (s *sequence) runVersion(step Step) error {
 	case exit.Signal == 0 && exit.Code == 0, run.alarmed && exit.Signal == syscall.SIGTERM:
 		s.again, s.ended = true, run
 		return nil // also a node that could not be asked before is asked again: it may only have failed
-	case cannotBeAsked && v.Stop > 0 && run.first == nil:
+	case cannotBeAsked && v.Stop > 0 && run.first == nil && !run.complains():
 		return s.mayBeComplete(j, "failed to start ("+exit.String()+")", run.stderr.lastLines(stderrLines))
 	}
 	return s.nodeFailed(j, "its node "+exit.String()+s.lastReported(), exit, run.stderr.lastLines(stderrLines))
+}
+
+// complains reports whether the node says what is wrong with its state.
+func (n *nodeRun) complains() bool {
+	complaint, _ := sovereign.FindComplaint(n.stderr.lastLines(stderrLines))
+	return complaint != 0
 }
 
 // afterExitZero looks at what a node that cannot be asked last reported, if it has just exited 0.

@@ -71,7 +71,7 @@ func askHeight(p program, plan *sequencer.Plan, path string, verifier *verifier,
 	defer store.Close()
 	options := sequencer.Options{
 		Plan: plan, Checkpoint: path, Store: store, Signals: p.inbox, Log: log, Stderr: p.stderr, Restarts: defaultRestarts,
-		NodeArgs: nodeArgs, Heights: nodeHeights, Processes: &processes{init: init, lock: store.LockFile()},
+		NodeArgs: nodeArgs, Heights: nodeHeights, Processes: &processes{init: init, locks: store.LockFiles},
 	}
 	options.Files, options.Verify = verifier.files()
 	report, err := sequencer.Ask(options)

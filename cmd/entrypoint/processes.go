@@ -29,8 +29,8 @@ func newInit(p program, log *slog.Logger) (*reaper.Reaper, error) {
 // processes lets the sequence use the init.
 type processes struct {
 	init *reaper.Reaper
-	// lock is inherited by everything that works on the state; nil without a checkpoint.
-	lock *os.File
+	// locks gives what everything that works on the state inherits.
+	locks func() []*os.File
 }
 
 // Start implements sequencer.Processes.
@@ -43,9 +43,7 @@ func (ps *processes) Start(c sequencer.Command) (sequencer.Process, error) {
 	if len(c.Env) > 0 {
 		cmd.Env = withEnv(os.Environ(), c.Env)
 	}
-	if ps.lock != nil {
-		cmd.ExtraFiles = []*os.File{ps.lock}
-	}
+	cmd.ExtraFiles = ps.locks()
 	if os.Getpid() != 1 {
 		// As process 1 the kernel ends everything with us. Elsewhere this does: nobody outlives the entrypoint.
 		cmd.ParentDeathSignal = syscall.SIGKILL

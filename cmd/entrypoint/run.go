@@ -200,7 +200,7 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, lo
 	}
 	defer store.Close()
 	options.Store, options.Held = store, waiting
-	options.Processes = &processes{init: init, lock: store.LockFile()}
+	options.Processes = &processes{init: init, locks: store.LockFiles}
 	return sequencer.Run(options) //nolint:wrapcheck // a Failure in its own words
 }
 

@@ -9,7 +9,8 @@ import (
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-// lockWait is how long to wait for a lock whose owner has ended: its node dies with it, but not in the same instant.
+// lockWait is how long to wait for a lock whose owner has ended, or is not known: its node dies with it, but not in the same
+// instant.
 const lockWait = 5 * time.Second
 
 // errStopped: a stop signal came before there was anything to stop.
@@ -30,7 +31,7 @@ func openStore(p program, plan *sequencer.Plan, path string) (store *checkpoint.
 		}
 		var held *checkpoint.LockHeldError
 		isHeld := errors.As(err, &held)
-		if isHeld && held.HolderGone && time.Now().Before(deadline) {
+		if isHeld && (held.HolderGone || held.Pid == 0) && time.Now().Before(deadline) {
 			select {
 			case <-time.After(50 * time.Millisecond):
 			case sig := <-p.inbox.Signals():
@@ -42,6 +43,9 @@ func openStore(p program, plan *sequencer.Plan, path string) (store *checkpoint.
 			continue
 		}
 		f := &sequencer.Failure{Code: sequencer.CodeCheckpointNotWritable, What: "the checkpoint cannot be used", Err: err, Safe: "nothing was started"}
+		if isHeld && held.Path == storage || path == "" {
+			f.What = "the state cannot be used"
+		}
 		f.Next = "name a file in a directory on the volume that this user can write"
 		if isHeld {
 			f.Next = "stop the other one first: two nodes on one volume destroy the state"

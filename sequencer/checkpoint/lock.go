@@ -16,11 +16,11 @@ const lockSuffix = ".lock"
 // LockPath is the lock of the checkpoint at the given path.
 func LockPath(checkpoint string) string { return ResolveLinks(checkpoint) + lockSuffix }
 
-// LockHeldError says that another process holds the lock of a checkpoint.
+// LockHeldError says that another process holds the lock of a checkpoint or of a storage directory.
 type LockHeldError struct {
-	// Path is the lock file.
+	// Path is the lock file, or the directory.
 	Path string
-	// Pid and Host are what the holder wrote into it; Pid is 0 if that cannot be read.
+	// Pid and Host are what the holder wrote into it; Pid is 0 if that cannot be read, and for a directory.
 	Pid  int
 	Host string
 	// HolderGone: the process that took the lock has ended, so a node that inherited it is still alive.

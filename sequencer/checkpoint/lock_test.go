@@ -121,7 +121,7 @@ func TestLockHoldsForAsLongAsAChildThatInheritedIt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "checkpoint.json")
 	store := openStore(t, path)
 	child := exec.CommandContext(t.Context(), "cat")
-	child.ExtraFiles = []*os.File{store.LockFile()}
+	child.ExtraFiles = store.LockFiles()
 	stdin, err := child.StdinPipe()
 	require.NoError(t, err)
 	require.NoError(t, child.Start())
@@ -156,7 +156,7 @@ func TestLockOfAKilledEntrypointNamesTheNodeThatSurvived(t *testing.T) {
 		require.NoError(t, err)
 		node := exec.Command("cat") //nolint:noctx // it must outlive this process
 		node.Stdin = os.NewFile(3, "the test's pipe")
-		node.ExtraFiles = []*os.File{store.LockFile()}
+		node.ExtraFiles = store.LockFiles()
 		require.NoError(t, node.Start())
 		os.Stdout.WriteString("holds\n")
 		require.NoError(t, unix.Kill(os.Getpid(), unix.SIGKILL))
@@ -191,12 +191,12 @@ func TestLockOfAKilledEntrypointNamesTheNodeThatSurvived(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 }
 
-func TestStoreWithoutACheckpointFileHasNoLock(t *testing.T) {
+func TestStoreWithoutACheckpointFileHasTheLockOfTheStateAlone(t *testing.T) {
 	storage := t.TempDir()
 	for range 2 {
 		store, err := Open("", storage)
 		require.NoError(t, err)
-		assert.Nil(t, store.LockFile())
+		assert.Len(t, store.LockFiles(), 1)
 		assert.Empty(t, store.Path())
 		require.NoError(t, store.SaveCheckpoint(Checkpoint{BinaryPath: "/b"}))
 		kept, err := store.KeepCheckpoint()
@@ -204,7 +204,32 @@ func TestStoreWithoutACheckpointFileHasNoLock(t *testing.T) {
 		assert.Empty(t, kept)
 		require.NoError(t, store.Close())
 	}
-	assert.Empty(t, names(t, storage))
+	assert.Empty(t, names(t, storage), "the lock is no file")
+}
+
+// Two checkpoints, or one and none, for one state: the second entrypoint is kept away all the same.
+func TestOneStateHasOneHolder(t *testing.T) {
+	dir := t.TempDir()
+	storage := filepath.Join(dir, "state")
+	first, err := Open(filepath.Join(dir, "a.json"), storage)
+	require.NoError(t, err)
+	assert.Len(t, first.LockFiles(), 1, "there is no directory yet")
+	late, err := Open("", storage)
+	require.NoError(t, err)
+	require.NoError(t, first.SaveStamp(Stamp{Name: "v0"}))
+	assert.Len(t, first.LockFiles(), 2)
+
+	var held *LockHeldError
+	require.ErrorAs(t, late.SaveStamp(Stamp{Name: "v0"}), &held, "it came while there was nothing to lock")
+	for _, path := range []string{"", filepath.Join(dir, "b.json")} {
+		_, err := Open(path, storage)
+		require.ErrorAs(t, err, &held)
+		assert.Equal(t, LockHeldError{Path: storage}, *held)
+	}
+	require.NoError(t, first.Close())
+	second, err := Open(filepath.Join(dir, "b.json"), storage)
+	require.NoError(t, err)
+	require.NoError(t, second.Close())
 }
 
 func TestLookingAtALockTakesAndMakesNothing(t *testing.T) {

@@ -15,11 +15,11 @@ import (
 const keptInfix = ".before-"
 
 // Store keeps the record of one sequence: the checkpoint in a file with a lock beside it, and the stamp in the storage
-// directory. Either may be missing. The lock is held for as long as the Store, or any process that inherited LockFile,
-// lives.
+// directory, which is locked too. Either may be missing. The locks are held for as long as the Store, or any process that
+// inherited LockFiles, lives.
 type Store struct {
 	path, storage string // resolved; empty for none
-	lock          *os.File
+	lock, dirLock *os.File
 }
 
 // locate follows the symbolic links in the paths, so that a save replaces the file and not the link.
@@ -37,39 +37,77 @@ func locate(path, storage string) (*Store, error) {
 	return s, nil
 }
 
-// Open takes the lock of the checkpoint at path. path may be empty: there is no checkpoint file and no lock, and the
-// stamp alone is the record. storage may be empty: it is not known where the state is. It reads and changes neither of
-// the two files. If another process holds the lock the error is a *LockHeldError.
+// Open takes the lock of the checkpoint at path and that of the directory storage. path may be empty: there is no checkpoint
+// file, and the stamp alone is the record. storage may be empty: it is not known where the state is. It reads and changes
+// neither of the two files. If another process holds one of the locks the error is a *LockHeldError.
+//
+// The lock of the directory keeps away an entrypoint that has another checkpoint for the same state, or none. A directory
+// that is missing is locked when SaveStamp makes it.
 func Open(path, storage string) (*Store, error) {
 	s, err := locate(path, storage)
-	if err != nil || path == "" {
-		return s, err
-	}
-	if s.lock, err = takeLock(s.path + lockSuffix); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	removeLeftovers(s.path) // under the lock nobody else writes any, and they may have filled the volume
-	if err := writeHolder(s.lock); err != nil {
-		s.lock.Close()
+	if path != "" {
+		if s.lock, err = takeLock(s.path + lockSuffix); err != nil {
+			return nil, err
+		}
+		removeLeftovers(s.path) // under the lock nobody else writes any, and they may have filled the volume
+		err = writeHolder(s.lock)
+	}
+	if err == nil {
+		err = s.lockStorage()
+	}
+	if err != nil {
+		_ = s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
+// lockStorage locks the storage directory if it is there and was not locked yet. A file system that cannot lock a
+// directory, such as NFS, leaves the lock of the checkpoint.
+func (s *Store) lockStorage() error {
+	if s.storage == "" || s.dirLock != nil {
+		return nil
+	}
+	dir, err := os.Open(s.storage)
+	if err != nil {
+		return nil // it is missing, or cannot be read: whoever reads the stamp says so
+	}
+	switch err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		dir.Close()
+		return &LockHeldError{Path: s.storage}
+	case err != nil:
+		dir.Close()
+	default:
+		s.dirLock = dir
+	}
+	return nil
+}
+
 // Path is the checkpoint file; empty for none.
 func (s *Store) Path() string { return s.path }
 
-// LockFile has to be inherited by every process that works on the state, so that the lock is held for as long as one of
-// them lives. It is nil if there is no checkpoint file.
-func (s *Store) LockFile() *os.File { return s.lock }
-
-// Close gives up our share of the lock.
-func (s *Store) Close() error {
-	if s.lock == nil {
-		return nil
+// LockFiles have to be inherited by every process that works on the state, so that the locks are held for as long as one
+// of them lives.
+func (s *Store) LockFiles() []*os.File {
+	var locks []*os.File
+	for _, lock := range []*os.File{s.lock, s.dirLock} {
+		if lock != nil {
+			locks = append(locks, lock)
+		}
 	}
-	if err := s.lock.Close(); err != nil {
-		return fmt.Errorf("cannot close the lock: %w", err)
+	return locks
+}
+
+// Close gives up our share of the locks.
+func (s *Store) Close() error {
+	for _, lock := range s.LockFiles() {
+		if err := lock.Close(); err != nil {
+			return fmt.Errorf("cannot close the lock: %w", err)
+		}
 	}
 	return nil
 }
@@ -87,6 +125,9 @@ func (s *Store) SaveStamp(stamp Stamp) error {
 		return err
 	}
 	if err := makeDir(s.storage); err != nil {
+		return err
+	}
+	if err := s.lockStorage(); err != nil {
 		return err
 	}
 	removeLeftovers(s.stampPath())
