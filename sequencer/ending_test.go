@@ -104,14 +104,14 @@ func TestNodeThatIsKilledWhenItIsAskedHasOnlyFailed(t *testing.T) {
 	})
 }
 
-// The next version's node cannot be asked, and no height that the one before reported is near its stop height by chance.
+// The next version's node cannot be asked, and what the one before reported is near its stop height by the height slack.
 func TestLastHeightOfAVersionSaysNothingOfTheNext(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := worldAt(
 			t, stamped(0),
 			act{askV0, answers(7)}, act{v0, reaches(20)}, act{askV0, answers(20)},
-			act{v1Later, stoppedAt(30)},
-		).withPlan(twoVersions())
+			act{m1, exits(0)}, act{v1Later, stoppedAt(30)},
+		)
 		w.plan.Versions[1].NeverAsk, w.options.Slack = true, new(uint64(25))
 		require.NoError(t, w.run())
 		assert.False(t, w.store.stamp.Complete)

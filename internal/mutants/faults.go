@@ -22,7 +22,7 @@ type fault struct {
 var faults = []fault{
 	// The stamp.
 	{
-		"stamp-after-the-start", 2, "a node is started on a state whose stamp names another stop height, or another version",
+		"stamp-after-the-start", 6, "a node runs with a stop height, or from a binary, that no stamp names after a kill",
 		"sequencer.(*sequence).runVersion",
 		`if err := (s\.commit\(s\.record\.running\(s\.Plan, v\.Stop, digest\), "the node was not started"\)); err != nil { return err }`,
 		"defer func() { _ = $1 }()",
@@ -140,14 +140,14 @@ var faults = []fault{
 		"sequencer.reconcile",
 		`return settled{}, nobodysState\(plan, found\.Storage\)`,
 		"return fresh(plan, nil), nil",
-		simulation,
+		"TestWhoseTheStateIsFollowsTheTable",
 	},
 	{
 		"other-state-ignored", 2, "the version of the checkpoint is started on a state that is not the one it followed",
 		"sequencer.reconcile",
 		`case c\.Stamped: return settled{}, otherState\(plan, c, found\.Storage\)`,
 		"",
-		simulation,
+		"TestWhoseTheStateIsFollowsTheTable",
 	},
 	{
 		"lost-storage-path-is-ignored", 2, "the version of an old checkpoint is started on whatever state there is",
@@ -257,7 +257,7 @@ var faults = []fault{
 
 	// A person's word.
 	{
-		"word-against-the-stamp-without-force", 2, "a slip of the pen in 'checkpoint set' has the wrong version destroy the state",
+		"word-against-the-stamp-without-force", 2, "a typo in 'checkpoint set' has the wrong version destroy the state",
 		"sequencer.Word.check",
 		`before != nil && !w\.Force`,
 		"$0 && w.Complete",
@@ -701,7 +701,7 @@ var faults = []fault{
 		"sequencer.Next",
 		`stamp\.StopHeight == v\.Stop && v\.Stop > 0`,
 		"v.Stop > 0",
-		simulation,
+		"TestWordForAnotherStopHeightDoesNotCount",
 	},
 	{
 		"next-word-against-the-answer", 3, "a person's word counts more than the height that the node itself gives",
@@ -711,7 +711,7 @@ var faults = []fault{
 		"TestNextIsTheTableForEverySmallPlanStampAndHeight",
 	},
 	{
-		"next-late-deployment-is-an-overrun", 7, "whoever deployed too late looks for a fault in the node",
+		"next-late-deployment-is-an-overrun", 7, "a deployment that came too late is looked for in the node",
 		"sequencer.Next",
 		`stamp\.StopHeight == 0 \|\| `,
 		"",
@@ -899,7 +899,7 @@ var faults = []fault{
 		"sequencer.(*sequence).afterExitZero",
 		`if run\.last\.Height == v\.Stop {`,
 		"$0\ns.durable = Durable{Knowledge: CannotBeAsked}\nreturn s.commit(s.record.completeByWord(s.Plan), \"\")\n}\nif run.last.Height+1 == v.Stop {",
-		simulation,
+		"TestCompletionOfANodeThatCannotBeAskedIsAPersonsWord",
 	},
 	{
 		"may-be-complete-is-restarted", 8, "a node that cannot be asked is restarted at its stop height until it fails, and nobody is told why",
@@ -974,7 +974,7 @@ var faults = []fault{
 		"TestPlanHeightsAreContiguousFromGenesis",
 	},
 	{
-		"plan-with-an-unknown-key", 4, "a slip of the pen in migration_path leaves the migration out without a word",
+		"plan-with-an-unknown-key", 4, "a typo in migration_path leaves the migration out without a word",
 		"internal/strictjson.(*Reader).Object",
 		`!slices\.Contains\(known, key\)`,
 		`$0 && key == ""`,
@@ -1108,7 +1108,7 @@ var faults = []fault{
 		"sequencer.(*sequence).enterVersion",
 		`if !s\.stopRequested\(\)`,
 		"$0 || i > 0",
-		simulation,
+		"TestStopWithTheRecordOfABeginningTakesItBack",
 	},
 	{
 		"stop-before-a-start-forgotten", 5, "the next version is started after the stop signal",
@@ -1157,7 +1157,7 @@ var faults = []fault{
 		"sequencer.(*killTimer).after",
 		`due\.Before\(k\.due\)`,
 		"!$0",
-		simulation,
+		"TestStopTimeoutKillsTheGroup",
 	},
 	{
 		"migration-dies-of-the-first-stop", 4, "each stop in a migration leaves the state half rewritten",
@@ -1434,10 +1434,31 @@ var faults = []fault{
 		"TestSecondStoreIsRefusedWithTheHolder",
 	},
 	{
+		"lock-of-the-state-shared", 1, "two entrypoints with different checkpoints run two nodes on one state",
+		"sequencer/checkpoint.(*Store).lockStorage",
+		`unix\.LOCK_EX`,
+		"unix.LOCK_SH",
+		"TestOneStateHasOneHolder",
+	},
+	{
+		"lock-of-a-new-state-not-taken", 1, "two entrypoints that began together with different checkpoints run two nodes on one new state",
+		"sequencer/checkpoint.(*Store).SaveStamp",
+		`if err := s\.lockStorage\(\); err != nil { return err }`,
+		"",
+		"TestOneStateHasOneHolder",
+	},
+	{
+		"lock-of-the-state-not-inherited", 1, "an entrypoint with another checkpoint starts beside the node of one that was killed",
+		"sequencer/checkpoint.(*Store).LockFiles",
+		`{s\.lock, s\.dirLock}`,
+		"{s.lock}",
+		"TestOneStateHasOneHolder",
+	},
+	{
 		"lock-not-inherited", 1, "a second entrypoint starts beside the node of one that was killed",
 		"cmd/entrypoint.(*processes).Start",
-		`ps\.lock != nil`,
-		"$0 && len(c.Env) > 0",
+		`cmd\.ExtraFiles = ps\.locks\(\)`,
+		"",
 		"TestHostileNodeThatClosedItsDescriptorsIsSeenToEnd",
 	},
 }

@@ -312,8 +312,8 @@ func (w *world) disturbRun(e *entrypoint) {
 		w.after(w.between(time.Millisecond, 10*time.Second), func() { w.when(e, storageElsewhere, func() { e.elsewhere = true }) })
 	}
 	e.gone = w.gone()
-	stamp := w.stamp()
-	e.begunBefore = stamp != nil && stamp.Migration == checkpoint.MigrationBegun
+	stamp, c := w.stamp(), w.checkpoint() // the checkpoint may have the stamp in it that counts
+	e.begunBefore = stamp != nil && stamp.Migration == checkpoint.MigrationBegun || c != nil && c.Phase == checkpoint.PhaseMigrating
 	e.warned = w.rng.IntN(10) == 0
 	e.onlyAsks = w.fault(heightAsked, .02)
 }
