@@ -28,8 +28,8 @@ type Adopted struct {
 // digest is the SHA-256 of the version's binary, and may be empty. The error is a *Failure (78); nothing is written here.
 func Adopt(plan *Plan, found checkpoint.Found, w Word, digest string) (Adopted, error) {
 	before := found.Stamp
-	if found.Storage == "" && found.Checkpoint != nil {
-		before = found.Checkpoint.Stamp
+	if before == nil && found.Checkpoint != nil {
+		before = found.Checkpoint.Stamp // as long as no config names the directory
 	}
 	if err := w.check(plan, found, before); err != nil {
 		return Adopted{}, err
@@ -117,7 +117,7 @@ func changes(stamp *checkpoint.Stamp, c *checkpoint.Checkpoint, after record) []
 		}
 	}
 	if stamp == nil {
-		all = append(all, "stamp: there was none that could be read")
+		all = append(all, "stamp: there was none")
 	} else {
 		add("stamp: version", label(stamp.VersionIndex, stamp.Name), label(after.stamp.VersionIndex, after.stamp.Name))
 		add("stamp: migration", orNothing(stamp.Migration), orNothing(after.stamp.Migration))

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"syscall"
@@ -169,7 +170,7 @@ func (s *sequence) askOnce(j int) (*question, error) {
 	args := sovereign.NodeArgs(v.Config, nonce, v.Stop, slices.Concat(v.Args, s.NodeArgs)...)
 	q.process, err = s.Processes.Start(Command{
 		Path: v.Binary, Args: args, Env: slices.Concat(v.Env, sovereign.QuestionEnv()),
-		Stdout: both{q.said.Stdout(), q.tail}, Stderr: both{q.said.Stderr(), q.tail},
+		Stdout: io.MultiWriter(q.tail, q.said.Stdout()), Stderr: io.MultiWriter(q.tail, q.said.Stderr()),
 	})
 	if err != nil {
 		return nil, s.startFailure(j, "node", err)
@@ -285,20 +286,4 @@ func (s *sequence) stoppedProcess(j int, exit Exit, said *tail) error {
 		safe("nothing was started after that, and the record is right").next("start again when you want to")
 	f.Stderr = said.lastLines(stderrLines)
 	return f
-}
-
-// both writes to the scanner of a question and to the tail. Neither ever fails.
-type both struct {
-	scanner interface{ Write(p []byte) (int, error) }
-	tail    *tail
-}
-
-// Write implements io.Writer.
-func (b both) Write(p []byte) (int, error) {
-	_, _ = b.tail.Write(p)
-	n, err := b.scanner.Write(p)
-	if err != nil {
-		return n, fmt.Errorf("cannot read what the node says: %w", err)
-	}
-	return n, nil
 }

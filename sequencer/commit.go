@@ -121,6 +121,7 @@ func (f *follower) run() {
 			// A newer one, or the end, comes before the next try.
 			newer, open, waited := f.wait()
 			if !open {
+				f.write(c) // once more, at the end
 				return
 			}
 			if !waited {

@@ -42,14 +42,21 @@ func (s *sequence) enterVersion(i int) error {
 		return s.commit(done.entered(s.Plan, i, digest), fmt.Sprintf("%s is complete and nothing of %s was started", s.Plan.Label(i-1), s.Plan.Label(i)))
 	}
 	s.at = &i
+	return s.beginMigration(i, done.migrationBegun(s.Plan, i, digest))
+}
+
+// beginMigration records that the migration of version i is begun, and runs it. One that was not executed gives the former
+// record back.
+func (s *sequence) beginMigration(i int, begun record) error {
 	former := s.record
-	if err := s.commit(done.migrationBegun(s.Plan, i, digest), "the migration was not started"); err != nil {
+	if err := s.commit(begun, "the migration was not started"); err != nil {
+		_ = s.commit(former, "") // the stamp may say "begun" all the same; the failure is that of the first write
 		return err
 	}
 	notBegun := func() error {
 		return s.commit(former, "the migration was not started, although the record says that it was begun")
 	}
-	err = errStopped
+	err := errStopped
 	if !s.stopRequested() { // otherwise it came with the write
 		err = s.migrate(i)
 	}
@@ -174,23 +181,24 @@ func (s *sequence) awaitMigration(i int, process Process) {
 // recordMigration makes durable what the migration has written, and then that it is complete. It tries hard: the state is
 // migrated now, whatever the record says.
 func (s *sequence) recordMigration(i int) error {
+	// Once: the kernel reports that it could not write something to the first who asks, and not to the next (fsync(2)).
+	if err := s.Store.SyncState(); err != nil {
+		return s.notWritable(err, fmt.Sprintf("the migration of %s exited 0, but what it wrote may not be on disk, and no node was started", s.Plan.Label(i))).
+			next("repair the volume, and restore the state from before the migration, as a whole directory")
+	}
 	safe := fmt.Sprintf("the migration of %s completed, but the record still says that it was interrupted", s.Plan.Label(i))
 	var err error
 	for range recordTries {
-		if err = s.Store.SyncState(); err == nil {
-			err = s.commit(s.record.migrationDone(s.Plan), safe)
-		}
-		if err == nil {
+		if err = s.commit(s.record.migrationDone(s.Plan), safe); err == nil {
 			return nil
 		}
 		s.Log.Warn("record not written", slog.Int("version", i), slog.String("error", err.Error()))
 		time.Sleep(time.Second)
 	}
-	f := s.notWritable(err, safe)
-	if inner := (*Failure)(nil); errors.As(err, &inner) {
-		f = inner
+	var f *Failure
+	if errors.As(err, &f) {
+		f.Next = "make the volume writable, and do this BEFORE anything is started again"
+		f.Remedies = []Remedy{{Version: i, Migrated: true, Force: true, When: "the volume was only full or read-only"}}
 	}
-	f.Next = "make the volume writable, and do this BEFORE anything is started again"
-	f.Remedies = []Remedy{{Version: i, Migrated: true, Force: true}}
-	return f
+	return err
 }

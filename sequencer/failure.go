@@ -28,7 +28,7 @@ const (
 // Cause says, for programs, why a run failed; empty where the exit code says it all. The log has it as "cause".
 type Cause string
 
-// The causes of a failure with code 78 that are about whose the state is and how far it is.
+// The causes of failures: those of 78, of EarlyExits (75), and what a node says of its state, with the code of the node.
 const (
 	// VersionUnknown: the plan does not have the version of the stamp.
 	VersionUnknown Cause = "version_unknown"

@@ -34,6 +34,12 @@ func bothWays(p *Plan, i int, force bool) []Remedy {
 	return []Remedy{it, before}
 }
 
+// Unreadable is the failure (65) for a record that cannot be read. path is the checkpoint, empty for none; beside is what
+// can be read of it.
+func Unreadable(plan *Plan, path string, err error, beside checkpoint.Found) error {
+	return unreadable(plan, err, beside).withFiles(plan.File, path)
+}
+
 // unreadable is the end for a checkpoint or stamp that cannot be read. beside is what can be read of the other one.
 func unreadable(plan *Plan, err error, beside checkpoint.Found) *Failure {
 	f := failf(CodeCheckpointUnreadable, "the record of the sequence cannot be read").because(err).
@@ -97,23 +103,26 @@ func stateGone(found checkpoint.Found) *Failure {
 	case found.Checkpoint != nil:
 		at = fmt.Sprintf("the checkpoint, at version %d,", found.Checkpoint.VersionIndex)
 	}
-	return mismatch(StateGone, "%s speaks of a state, but the directory %s has none: it is gone, not mounted, or was moved away", at, found.Storage).
+	return mismatch(StateGone, "%s is about a state, but the directory %s has none: it is gone, not mounted, or was moved away", at, found.Storage).
 		safe("nothing was started").next("mount or restore the state, as a whole directory").
 		remedy(Remedy{When: "the chain is to be synced again from genesis, which needs every version in the image", Version: 0, Force: true})
 }
 
 // otherProgram is for a checkpoint that is ahead of the stamp and does not know it.
 func otherProgram(plan *Plan, c *checkpoint.Checkpoint, stamp *checkpoint.Stamp) *Failure {
-	f := mismatch(OtherProgram, "the checkpoint, at version %d, was written by another program, which went on from the stamp of the state, at %s%s",
+	f := mismatch(OtherProgram, "the checkpoint, at version %d, was written by another program, which continued from the stamp of the state, at %s%s",
 		c.VersionIndex, label(stamp.VersionIndex, stamp.Name), inWords(stamp.Migration)).safe(untouched)
+	if c.VersionIndex > plan.Last() {
+		return f.next("start with the config that has version %d, or restore the state with its stamp and move the checkpoint away", c.VersionIndex)
+	}
 	if stamp.Migration == checkpoint.MigrationBegun {
 		return f.next("restore the state from before the migration if that was left half done").
-			remedy(bothWays(plan, min(c.VersionIndex, plan.Last()), true)...)
+			remedy(bothWays(plan, c.VersionIndex, true)...)
 	}
 	if j := find(plan, *stamp); j >= 0 && j < c.VersionIndex-1 && (stamp.Migration != "") == (plan.Versions[j].Migration != "") {
 		f = f.remedy(Remedy{When: "the state was restored since, with its stamp", Version: j, Migrated: stamp.Migration != ""})
 	}
-	return f.remedy(bothWays(plan, min(c.VersionIndex, plan.Last()), true)...)
+	return f.remedy(bothWays(plan, c.VersionIndex, true)...)
 }
 
 // nobodysState is for a state without a word about it: a node of the wrong version would destroy it.
@@ -123,7 +132,7 @@ func nobodysState(plan *Plan, dir string) *Failure {
 }
 
 func otherState(plan *Plan, c *checkpoint.Checkpoint, dir string) *Failure {
-	f := mismatch(OtherState, "the checkpoint, at version %d, belongs to a state with a stamp, and the state in %s has none: it is another one", c.VersionIndex, dir).
+	f := mismatch(OtherState, "the checkpoint, at version %d, belongs to a state with a stamp, and the state in %s has none: it is another one, or it has lost its stamp", c.VersionIndex, dir).
 		safe(untouched)
 	if c.Phase == checkpoint.PhaseMigrating && c.VersionIndex <= plan.Last() {
 		return f.halfMigrated(plan, c)
@@ -134,11 +143,12 @@ func otherState(plan *Plan, c *checkpoint.Checkpoint, dir string) *Failure {
 
 // unknownVersion is for a plan that has lost the version of the stamp, or has moved its start height.
 func unknownVersion(plan *Plan, stamp checkpoint.Stamp) *Failure {
-	f := mismatch(VersionUnknown, "the state is that of %s, which starts at height %d, and %s has no version of that name with that start height",
-		label(stamp.VersionIndex, stamp.Name), stamp.StartHeight, plan.File).
+	f := mismatch(VersionUnknown, "the state is that of version %d (%q), which starts at height %d, and %s has no version of that name with that start height",
+		stamp.VersionIndex, stamp.Name, stamp.StartHeight, plan.File).
 		safe(untouched).next("put the version back into the config as it was; the node of any other one would destroy the state")
 	for i, v := range plan.Versions {
-		if i > 0 && v.Start == stamp.StartHeight && stamp.Migration != checkpoint.MigrationBegun {
+		same := i > 0 && v.Start == stamp.StartHeight && (stamp.Migration != "") == (v.Migration != "")
+		if same && stamp.Migration != checkpoint.MigrationBegun {
 			f = f.remedy(Remedy{When: "it is the same version under another name, now " + plan.Label(i), Version: i, Migrated: v.Migration != "", Force: true})
 		}
 	}
@@ -282,8 +292,12 @@ func (s *sequence) startFailure(i int, what string, err error) error {
 	if errors.As(err, &start) {
 		code = start.Code
 	}
+	next := "fix the file and start again"
+	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENOMEM) {
+		code, next = CodeEarlyExit, "start again: the machine, or the limits of the container, had no process or no memory left"
+	}
 	return failf(code, "the %s of %s cannot be started", what, s.Plan.Label(i)).because(err).
-		safe("it was not started and the record is right").next("fix the file and start again")
+		safe("it was not started and the record is right").next("%s", next)
 }
 
 // migrationFailure words the end of a migration that did not complete.

@@ -78,70 +78,6 @@ func realPlan(t *testing.T) (plan *Plan, dir string) {
 	return plan, dir
 }
 
-func TestAllVersionsKeepTheirStateInOneDirectory(t *testing.T) {
-	plan, dir := realPlan(t)
-	t.Chdir(dir)
-	require.NoError(t, os.Symlink("state", dir+"/link"))
-	config := func(i int, storage string) {
-		name := filepath.Join(dir, "config-"+strconv.Itoa(i)+".toml")
-		text := "[runner.http_config]\nbind_port = 1\n"
-		if storage != "" {
-			text += "[storage]\npath = '" + storage + "'\n"
-		}
-		require.NoError(t, os.WriteFile(name, []byte(text), 0o644))
-		plan.Versions[i].Config = name
-	}
-	const same = "give all versions the same storage.path"
-	relative := func(i int, storage string) string {
-		return strconv.Itoa(i) + " warning: " + dir + "/config-" + strconv.Itoa(i) + `.toml has the relative storage.path "` + storage + `": in this working directory that is ` +
-			dir + "/" + storage + " → make it absolute, or make sure that the container has the same working directory at every start"
-	}
-	without := func(i int) string {
-		return dir + "/config-" + strconv.Itoa(i) + ".toml has no storage.path: whether a state is there cannot be seen, so the stamp is kept in the checkpoint, " +
-			"and a state that is restored or lost without it is not noticed → set storage.path to a directory on the volume"
-	}
-	for _, test := range []struct {
-		name string
-		dirs [3]string
-		want []string
-	}{
-		{"the same", [3]string{dir + "/state", dir + "/state", dir + "/./state"}, nil},
-		{"by a link", [3]string{dir + "/state", dir + "/link", dir + "/state"}, nil},
-		{"not there yet", [3]string{dir + "/new", dir + "/new", dir + "/link/../new"}, nil},
-		{"relative", [3]string{"state", "state", dir + "/state"}, []string{relative(0, "state")}},
-		{"another", [3]string{dir + "/state", dir + "/state", dir + "/other"}, []string{
-			"2 error: its storage.path is " + dir + "/other, but that of version 1 (\"osaka\") is " + dir + "/state: it would not find the state → " + same,
-		}},
-		{"another after a migration", [3]string{dir + "/state", dir + "/other", "other"}, []string{
-			"1 error: its storage.path is " + dir + "/other, but that of version 0 is " + dir + "/state: it would not find the state → " + same,
-		}},
-		{"one without", [3]string{dir + "/state", "", dir + "/state"}, []string{
-			"1 error: its storage.path is not set, but that of version 0 is " + dir + "/state: it would not find the state → " + same,
-			"2 error: its storage.path is " + dir + "/state, but that of version 1 (\"osaka\") is not set: it would not find the state → " + same,
-			"1 warning: " + without(1),
-		}},
-		{"none", [3]string{}, []string{"0 warning: " + without(0), "1 warning: " + without(1), "2 warning: " + without(2)}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			for i, storage := range test.dirs {
-				config(i, storage)
-			}
-			assert.Equal(t, test.want, rows(CheckStorage(plan)))
-			refused := len(test.want) > 0 && strings.Contains(test.want[0], " error: ")
-			got, err := StorageOf(plan)
-			if refused {
-				checkFailure(t, plan, err)
-				return
-			}
-			require.NoError(t, err)
-			assert.Equal(t, test.dirs[0] != "", got != "")
-			assert.True(t, got == "" || filepath.IsAbs(got))
-		})
-	}
-	plan.Versions[1].Config = dir + "/none.toml"
-	assert.Len(t, rows(CheckStorage(plan)), 2, "a config that cannot be read is found elsewhere")
-}
-
 // onDisk writes the record of a test, and gives the checkpoint's file.
 func onDisk(t *testing.T, dir string, c *checkpoint.Checkpoint, stamp *checkpoint.Stamp) (path string) {
 	t.Helper()
@@ -188,7 +124,7 @@ func TestRecordIsComparedWithThePlanAndTheState(t *testing.T) {
 		{"at its stop height", func(s *scene) { at(s, 1); height(s, 200) }, 1, nil},
 		{"the stamp alone", func(s *scene) { at(s, 1); s.c = nil }, 1, nil},
 		{"a state without a record", func(s *scene) { s.state = true }, 0, []string{"-1 error: there is a state in DIR/state, and neither a checkpoint nor a stamp says which version made it"}},
-		{"the state is gone", func(s *scene) { at(s, 2); s.stamp, s.state = nil, false }, 0, []string{"-1 error: the checkpoint, at version 2, speaks of a state, but the directory DIR/state has none"}},
+		{"the state is gone", func(s *scene) { at(s, 2); s.stamp, s.state = nil, false }, 0, []string{"-1 error: the checkpoint, at version 2, is about a state, but the directory DIR/state has none"}},
 		{"another state", func(s *scene) { at(s, 2); s.stamp = nil }, 0, []string{"-1 error: the checkpoint, at version 2, belongs to a state with a stamp"}},
 		{"a restored state", func(s *scene) {
 			at(s, 0)
@@ -200,7 +136,7 @@ func TestRecordIsComparedWithThePlanAndTheState(t *testing.T) {
 		}, 2, []string{"-1 warning: checkpoint corrected: "}},
 		{"one step behind", func(s *scene) { at(s, 1); c := *s.c; at(s, 2); s.c = &c }, 2, nil},
 		{"a binary that was replaced", func(s *scene) { at(s, 2); s.stamp.BinarySHA256 = "older" }, 2, []string{"2 warning: rollup_binary: its content is not what ran last: sha256 "}},
-		{"a plan that comes too late", func(s *scene) { at(s, 1); height(s, 205); s.stamp.StopHeight = 0 }, 1, []string{"1 error: too late: this plan was deployed after height 200"}},
+		{"a plan that comes too late", func(s *scene) { at(s, 1); height(s, 205); s.stamp.StopHeight = 0 }, 1, []string{"1 error: too late: its state was at height 205 when its node was asked last"}},
 		{"an overrun", func(s *scene) { at(s, 1); height(s, 205) }, 1, []string{"1 error: version 1 (\"osaka\") was started with the stop height 200 and ran past it"}},
 		{"a migration that vanished", func(s *scene) { at(s, 1); s.stamp.Migration = begun; s.plan.Versions[1].Migration = "" }, 1, []string{"-1 warning: checkpoint corrected", "1 error: the migration of version 1 (\"osaka\") was interrupted"}},
 		{"a version that is not in the plan", func(s *scene) { at(s, 1); s.stamp.Name = "berlin" }, 0, []string{"-1 error: the state is that of version 1 (\"berlin\")"}},
@@ -214,7 +150,7 @@ func TestRecordIsComparedWithThePlanAndTheState(t *testing.T) {
 				touch(t, dir+"/state/CURRENT")
 			}
 			before := names(t, dir)
-			first, found := CheckRecord(plan, path, digestOfFile)
+			first, found := CheckRecord(plan, path, dir+"/state", digestOfFile)
 			assert.Equal(t, test.first, first)
 			require.Len(t, found, len(test.want), "%v", rows(found))
 			for n, f := range found {
@@ -232,27 +168,18 @@ func TestRecordIsComparedWithThePlanAndTheState(t *testing.T) {
 func TestRecordThatCannotBeReadIsFound(t *testing.T) {
 	plan, dir := realPlan(t)
 	touch(t, dir+"/c.json")
-	first, found := CheckRecord(plan, dir+"/c.json", digestOfFile)
+	first, found := CheckRecord(plan, dir+"/c.json", dir+"/state", digestOfFile)
 	assert.Zero(t, first)
 	require.Len(t, found, 1)
 	assert.Equal(t, WholePlan, found[0].Version)
 	assert.Equal(t, SeverityError, found[0].Severity)
 	assert.Contains(t, found[0].What, dir+"/c.json: ")
 	assert.Contains(t, found[0].Next, "'entrypoint checkpoint set -c chain.json -f "+dir+"/c.json --version 1 --migrated'")
-	_, found = CheckRecord(plan, dir, digestOfFile)
+	_, found = CheckRecord(plan, dir, dir+"/state", digestOfFile)
 	assert.Equal(t, "mount the directory that holds the checkpoint, and name a file in it", found[0].Next)
 	touch(t, dir+"/state/"+checkpoint.StampFile)
-	_, found = CheckRecord(plan, dir+"/none.json", digestOfFile)
+	_, found = CheckRecord(plan, dir+"/none.json", dir+"/state", digestOfFile)
 	assert.Contains(t, found[0].What, checkpoint.StampFile)
-}
-
-func TestRecordOfAPlanWithSeveralDirectoriesIsNotLookedAt(t *testing.T) {
-	plan, dir := realPlan(t)
-	other := filepath.Join(dir, "other.toml")
-	require.NoError(t, os.WriteFile(other, []byte("storage.path = '"+dir+"/other'\nrunner.http_config.bind_port = 1\n"), 0o644))
-	plan.Versions[2].Config = other
-	_, found := CheckRecord(plan, dir+"/c.json", digestOfFile)
-	assert.Empty(t, found, "CheckStorage finds that")
 }
 
 func TestPlanThatComesTooLateForARunningRollupIsFound(t *testing.T) {

@@ -558,6 +558,8 @@ func (f *fakeFiles) Digest(binary string) (string, error) {
 	return "sha of " + binary, nil
 }
 
+func (f *fakeFiles) SameDirectory(a, b string) bool { return a == b }
+
 // Storage gives the directory that the config names.
 func (f *fakeFiles) Storage(config string) (string, error) {
 	return f.storage(config)

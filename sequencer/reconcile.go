@@ -46,7 +46,9 @@ func reconcile(plan *Plan, found checkpoint.Found, digest func(i int) (string, e
 	case stamp != nil:
 		return followStamp(plan, c, stamp)
 	case c == nil && plan.Last() == 0:
-		return fresh(plan, nil), nil
+		s := fresh(plan, nil)
+		s.record.stamp.StopHeight = 0 // what its node was started with is not known
+		return s, nil
 	case c == nil:
 		return settled{}, nobodysState(plan, found.Storage)
 	case c.Stamped:

@@ -73,16 +73,23 @@ func (r record) migrationDone(plan *Plan) record {
 // after that, and it is not complete any more where it was at a lower stop height.
 func (r record) running(plan *Plan, stop uint64, digest string) record {
 	r.stamp.StopHeight, r.stamp.BinarySHA256, r.stamp.Hook, r.stamp.Complete = stop, digest, false, false
-	i := r.stamp.VersionIndex
-	if entry, known := r.checkpoint.Entry(i); known && !entry.CompletedAt.IsZero() {
-		entry.StopHeight, entry.Proof, entry.CompletedAt = 0, "", time.Time{}
-		r = r.with(entry)
+	if entry, known := r.checkpoint.Entry(r.stamp.VersionIndex); known && !entry.CompletedAt.IsZero() {
+		r = r.incomplete(entry)
 	}
 	return r.followed(plan)
 }
 
+// incomplete takes back that the version of the entry is at its stop height.
+func (r record) incomplete(entry checkpoint.Entry) record {
+	entry.StopHeight, entry.Proof, entry.CompletedAt = 0, "", time.Time{}
+	return r.with(entry)
+}
+
 // confirmed is after an answer of the stamped version's node: it is at height, in blocks, and its binary can be asked.
 func (r record) confirmed(plan *Plan, height uint64, digest string) record {
+	if entry, known := r.checkpoint.Entry(r.stamp.VersionIndex); known && height < entry.StopHeight {
+		r = r.incomplete(entry) // it was, and then the state was restored
+	}
 	r.checkpoint.Height = &height
 	if !slices.Contains(r.checkpoint.Answers, digest) && digest != "" {
 		r.checkpoint.Answers = append(slices.Clone(r.checkpoint.Answers), digest)
@@ -97,6 +104,7 @@ func (r record) completed(plan *Plan, proof checkpoint.Proof) record {
 	if entry.StopHeight != stop || entry.CompletedAt.IsZero() { // else a finished sequence was started again
 		entry.StopHeight, entry.Proof, entry.CompletedAt = stop, proof, recordTime()
 	}
+	r.checkpoint.Phase = checkpoint.PhaseFinished // if there is no later version
 	return r.with(entry).followed(plan)
 }
 
@@ -118,13 +126,13 @@ func (r record) followed(plan *Plan) record {
 	c.VersionIndex, c.BinaryPath, c.BinarySHA256 = i, v.Binary, r.stamp.BinarySHA256
 	c.MigrationCompleted = r.stamp.Migration == checkpoint.MigrationCompleted
 	c.Started = nil
-	c.Phase = checkpoint.PhaseRunning
 	entry, known := c.Entry(i)
+	finished := known && !entry.CompletedAt.IsZero() && i == plan.Last() && entry.StopHeight == v.Stop
 	switch {
 	case r.stamp.Migration == checkpoint.MigrationBegun:
 		c.Phase = checkpoint.PhaseMigrating
-	case known && !entry.CompletedAt.IsZero() && i == plan.Last() && entry.StopHeight == v.Stop:
-		c.Phase = checkpoint.PhaseFinished
+	case c.Phase != checkpoint.PhaseFinished || !finished:
+		c.Phase = checkpoint.PhaseRunning
 	}
 	return r
 }

@@ -92,6 +92,8 @@ type Files interface {
 	// Storage gives the directory, absolute and without symbolic links, in which a program that is started now with this
 	// config finds the state; empty where the config does not say so.
 	Storage(config string) (string, error)
+	// SameDirectory reports whether two names lead to one directory.
+	SameDirectory(a, b string) bool
 }
 
 // Options are all that a run depends on. Plan, Store, Processes, Signals, Files, Heights and Log are required.
@@ -167,6 +169,9 @@ func Ask(o Options) (Report, error) {
 	defer s.follower.finish()
 	var step Step
 	err := s.prepare()
+	if err == nil && s.durable.Knowledge != NoState { // without a state there is nothing to stamp, and nobody to ask
+		err = s.settle()
+	}
 	if err == nil {
 		step, err = s.decide()
 	}
@@ -227,6 +232,8 @@ type sequence struct {
 	stamped  bool
 	storage  string
 	follower *follower
+	// keep: the checkpoint is kept under another name before it is corrected.
+	keep bool
 	// at and height are for a failure: the version that is worked on, and the last height that is known.
 	at     *int
 	height *uint64
@@ -255,6 +262,9 @@ type sequence struct {
 // run decides and does, until there is nothing left to do.
 func (s *sequence) run() error {
 	if err := s.prepare(); err != nil {
+		return err
+	}
+	if err := s.settle(); err != nil {
 		return err
 	}
 	for {
@@ -302,12 +312,11 @@ func (s *sequence) decide() (Step, error) {
 	}
 }
 
-// prepare finds out whose the state is, and that the plan can be run. Before its last line nothing is written.
+// prepare finds out whose the state is, and that the plan can be run. It writes nothing.
 func (s *sequence) prepare() error {
 	found, err := s.Store.Load()
 	if err != nil {
-		beside, _ := s.Store.LoadState()
-		return unreadable(s.Plan, err, beside)
+		return unreadable(s.Plan, err, found)
 	}
 	s.storage = found.Storage
 	s.tellFound(found)
@@ -325,10 +334,13 @@ func (s *sequence) prepare() error {
 		s.durable = Durable{Knowledge: NoState}
 	}
 	s.publish()
-	if err := s.checkAll(now); err != nil {
-		return err
-	}
-	if at.keep {
+	s.keep = at.keep
+	return s.checkAll(now)
+}
+
+// settle writes the record as it is now, before the first process is started.
+func (s *sequence) settle() error {
+	if s.keep {
 		if err := s.keepCheckpoint(); err != nil {
 			return err
 		}
@@ -424,11 +436,19 @@ func (s *sequence) sameStorage(i int) error {
 	switch {
 	case err != nil:
 		return mismatch(FilesInvalid, "%s cannot be started", s.Plan.Label(i)).because(err).safe("it was not started").next("fix its config and start again")
-	case dir != s.storage:
+	case dir != s.storage && !s.Files.SameDirectory(dir, s.storage):
 		return mismatch(OtherState, "the config of %s leads to the state in %s now, and this run began with the one in %s", s.Plan.Label(i), orNone(dir), orNone(s.storage)).
 			safe("nothing was started on it").next("let storage.path, and symbolic links in it, lead to the state that is meant, and start again: its stamp counts")
 	}
 	return nil
+}
+
+// orNone words a directory that may not be known.
+func orNone(dir string) string {
+	if dir == "" {
+		return "not set"
+	}
+	return dir
 }
 
 // patchRelease looks at the first start of version i in this run whether its binary is the one that ran last. Another one is

@@ -37,7 +37,7 @@ func checkCommand(p program, args []string) int {
 	c := checked{}
 	flags := newFlags("check")
 	flags.StringVarP(&config, "config", "c", "", configUsage)
-	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too; default in an image, where its directory is there: "+images.Checkpoint)
+	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too; default in an image, if its directory exists: "+images.Checkpoint)
 	flags.StringVar(&running, "running", "", "compare the config with the height of the entrypoint that runs at `URL`: exit 78 if it comes too late")
 	registerManifest(flags.FlagSet, &manifest)
 	flags.BoolVar(&asJSON, "json", false, "print what was found as JSON")

@@ -61,7 +61,7 @@ func checkpointShow(p program, args []string) int {
 	var found checkpoint.Found
 	if err == nil {
 		if found, err = checkpoint.Read(f.checkpoint, storage); err != nil {
-			err = recordUnreadable(err)
+			err = f.recordUnreadable(plan, found, err)
 		}
 	}
 	switch {
@@ -81,10 +81,14 @@ func checkpointShow(p program, args []string) int {
 	return 0
 }
 
-func recordUnreadable(err error) error {
+// recordUnreadable says what to do, if the config is known.
+func (f *recordFlags) recordUnreadable(plan *sequencer.Plan, beside checkpoint.Found, err error) error {
+	if plan != nil {
+		return sequencer.Unreadable(plan, f.checkpoint, err, beside) //nolint:wrapcheck // a Failure in its own words
+	}
 	return &sequencer.Failure{
 		Code: sequencer.CodeCheckpointUnreadable, What: "the record cannot be read", Err: err,
-		Safe: "it was left as it is", Next: "find out which version the state belongs to and write it again with '" + setUsage + "'",
+		Safe: "it was left as it is", Next: "run this again with the config (-c), and it says what to do",
 	}
 }
 

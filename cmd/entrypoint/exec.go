@@ -31,8 +31,8 @@ func (f *execFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.group, "group", "g", false, "forward signals to the command's process group, not to the command alone")
 	flags.StringSliceVar(&f.signalMap, "signal-map", nil, "forward signal FROM as TO, as `FROM:TO` (15:3, TERM:QUIT); TO 0 drops it")
 	flags.StringVarP(&f.parentDeath, "parent-death-signal", "p", "", "`SIGNAL` that we get when our own parent dies")
-	flags.IntSliceVarP(&f.remapExit, "remap-exit", "e", nil, "exit 0 where the command exits with `CODE`")
-	flags.BoolVarP(&f.subreaper, "subreaper", "s", false, "accepted for tini's sake: we always are one where we are not process 1")
+	flags.IntSliceVarP(&f.remapExit, "remap-exit", "e", nil, "exit 0 if the command exits with `CODE`")
+	flags.BoolVarP(&f.subreaper, "subreaper", "s", false, "accepted for tini's sake: we always are one when we are not process 1")
 	flags.CountVarP(&f.verbose, "verbose", "v", "log what is done; may be repeated")
 }
 

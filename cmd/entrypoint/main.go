@@ -1,5 +1,5 @@
 // Entrypoint is the ENTRYPOINT, and so process 1, of a container that runs a Sovereign SDK rollup through its hard
-// forks: it runs the version of the node that the checkpoint names, notices when that has completed its stop height, runs
+// forks: it runs the version of the node that the stamp of the state names, notices when that has completed its stop height, runs
 // the migration, starts the next version, forwards signals and reaps zombies.
 //
 //	entrypoint [run] -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) [FLAGS] [-- NODE ARGUMENTS]

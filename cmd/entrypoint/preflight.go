@@ -50,7 +50,7 @@ func runPreflight(plan *sequencer.Plan) func(i int) []sequencer.Finding {
 		if i != sequencer.WholePlan {
 			return preflightVersion(plan, i)
 		}
-		found := sequencer.CheckStorage(plan)
+		found := preflight.CheckStorage(plan)
 		for _, f := range slices.Concat(preflight.CheckVolume(plan, ""), checkMachine()) {
 			f.Severity = sequencer.SeverityWarning
 			found = append(found, f)
@@ -64,7 +64,10 @@ func runPreflight(plan *sequencer.Plan) func(i int) []sequencer.Finding {
 // volume and the machine. It changes nothing.
 func preflightAll(plan *sequencer.Plan, path string, verifier *verifier) []sequencer.Finding {
 	var found []sequencer.Finding
-	first, ofRecord := sequencer.CheckRecord(plan, path, (&preflight.Disk{}).Digest)
+	first, ofRecord := 0, []sequencer.Finding(nil)
+	if storage, err := preflight.StorageOf(plan); err == nil { // otherwise CheckStorage says what is wrong
+		first, ofRecord = sequencer.CheckRecord(plan, path, storage, (&preflight.Disk{}).Digest)
+	}
 	for i := range plan.Versions {
 		ofVersion := preflightVersion(plan, i)
 		if verifier != nil {
@@ -80,7 +83,7 @@ func preflightAll(plan *sequencer.Plan, path string, verifier *verifier) []seque
 	if verifier != nil {
 		found = append(found, verifier.verify(context.Background(), sequencer.WholePlan, false)...)
 	}
-	return slices.Concat(found, sequencer.CheckStorage(plan), ofRecord, preflight.CheckVolume(plan, path), checkMachine())
+	return slices.Concat(found, preflight.CheckStorage(plan), ofRecord, preflight.CheckVolume(plan, path), checkMachine())
 }
 
 // filesWanted is how many open files a state engine with a few hundred files and as many connections gets along with.

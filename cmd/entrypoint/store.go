@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"time"
 
+	"rollup-entrypoint/internal/preflight"
 	"rollup-entrypoint/sequencer"
 	"rollup-entrypoint/sequencer/checkpoint"
 )
@@ -43,7 +44,7 @@ func openStore(p program, plan *sequencer.Plan, path string) (store *checkpoint.
 			continue
 		}
 		f := &sequencer.Failure{Code: sequencer.CodeCheckpointNotWritable, What: "the checkpoint cannot be used", Err: err, Safe: "nothing was started"}
-		if isHeld && held.Path == storage || path == "" {
+		if isHeld && held.Path != checkpoint.LockPath(path) || path == "" {
 			f.What = "the state cannot be used"
 		}
 		f.Next = "name a file in a directory on the volume that this user can write"
@@ -57,7 +58,7 @@ func openStore(p program, plan *sequencer.Plan, path string) (store *checkpoint.
 // storageFor is the directory of the state, empty where no config says so. Then the stamp is kept in the checkpoint, and
 // without one nothing would say which of several versions the state belongs to.
 func storageFor(plan *sequencer.Plan, path string) (string, error) {
-	storage, err := sequencer.StorageOf(plan)
+	storage, err := preflight.StorageOf(plan)
 	if err != nil {
 		return "", err //nolint:wrapcheck // a Failure in its own words
 	}

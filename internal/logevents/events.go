@@ -62,7 +62,7 @@ func Sections() []Section {
 			{"version exited", info, []string{"version", "exit", "stop_requested"}, nil, "The node has ended. After exit 0 it is asked for the height of its state, unless a stop was requested."},
 			{"restarting the node in place", info, []string{"version", "reason", "restarts"}, nil, "The node exited 0 below its stop height, as a replica does that became leader. restarts counts the last ten minutes; after more than --restarts the run ends with 75."},
 			{"stopping the node", fail, []string{"version", "reason"}, nil, "The node reported a height above its stop height, or came up when it was only asked for its height. It gets SIGTERM. See the end of the run for what follows."},
-			{"killing the node", warn, []string{"version", "pid"}, nil, "The node has not stopped in time (--stop-timeout, or 15 s after \"stopping the node\"), and gets SIGKILL."},
+			{"killing the node", warn, []string{"version", "pid"}, nil, "The node has not stopped in time (--stop-timeout), and gets SIGKILL."},
 			{"leftover processes ended", warn, []string{"count"}, nil, "The node or migration left processes behind. They are ended before anything follows; find out what starts them."},
 		}},
 		{"Upgrades", []Event{

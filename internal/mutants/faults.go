@@ -207,9 +207,9 @@ var faults = []fault{
 	},
 	{
 		"old-checkpoint-not-kept", 6, "a checkpoint that contradicts the stamp is gone before anybody has looked at it",
-		"sequencer.(*sequence).prepare",
-		`if at\.keep`,
-		"$0 && found.Stamp == nil",
+		"sequencer.(*sequence).settle",
+		`if s\.keep`,
+		"$0 && s.storage == \"\"",
 		"TestRestoredSnapshotOfAnOlderVersionGoesOnByItself",
 	},
 	{
@@ -309,7 +309,7 @@ var faults = []fault{
 	},
 	{
 		"checkpoint-not-waited-for-at-the-start", 6, "a volume that cannot be written is found at the upgrade and not at the start",
-		"sequencer.(*sequence).prepare",
+		"sequencer.(*sequence).settle",
 		`s\.commitAndWait\(s\.record, untouched\)`,
 		"s.commit(s.record, untouched)",
 		"TestCheckpointThatCannotBeWrittenAtAllStartsNothing",
@@ -438,14 +438,14 @@ var faults = []fault{
 	{
 		"answer-on-stdout-not-read", 8, "the SDK's demo-rollup never gets past a stop height",
 		"sequencer.(*sequence).askOnce",
-		`Stdout: both{q\.said\.Stdout\(\), q\.tail}`,
+		`Stdout: io\.MultiWriter\(q\.tail, q\.said\.Stdout\(\)\)`,
 		"Stdout: q.tail",
 		simulation,
 	},
 	{
 		"answer-on-stderr-not-read", 8, "sov-rollup-manager's stand-in node never gets past a stop height",
 		"sequencer.(*sequence).askOnce",
-		`Stderr: both{q\.said\.Stderr\(\), q\.tail}`,
+		`Stderr: io\.MultiWriter\(q\.tail, q\.said\.Stderr\(\)\)`,
 		"Stderr: q.tail",
 		simulation,
 	},
@@ -961,7 +961,7 @@ var faults = []fault{
 	},
 	{
 		"versions-with-states-of-their-own", 2, "the next version begins a new chain in a directory of its own",
-		"sequencer.storageErrors",
+		"internal/preflight.storageErrors",
 		`&& sameDirectory\(s\.dir, before\.dir\)`,
 		"",
 		"TestAllVersionsKeepTheirStateInOneDirectory",
@@ -1034,15 +1034,22 @@ var faults = []fault{
 	{
 		"migration-not-synced", 4, "a power cut takes back half of a migration that is recorded as completed",
 		"sequencer.(*sequence).recordMigration",
-		`err = s\.Store\.SyncState\(\)`,
-		"err = nil",
+		`err := s\.Store\.SyncState\(\)`,
+		"err := error(nil)",
 		simulation,
+	},
+	{
+		"migration-synced-until-it-works", 4, "the kernel reports lost writes once, and a second sync has a lost migration recorded as completed",
+		"sequencer.(*sequence).recordMigration",
+		`err := s\.Store\.SyncState\(\); err != nil`,
+		"err := s.Store.SyncState(); err != nil && s.Store.SyncState() != nil",
+		"TestMigrationWhoseWritesAreNotOnDiskIsNotCompleted",
 	},
 	{
 		"migration-recorded-before-it-is-synced", 4, "a power cut takes back half of a migration that is recorded as completed",
 		"sequencer.(*sequence).recordMigration",
-		`err = (s\.Store\.SyncState\(\)); err == nil { err = (s\.commit\(.*\)) }`,
-		"err = $2; err == nil {\nerr = $1\n}",
+		`if err := s\.Store\.SyncState`,
+		"_ = s.commit(s.record.migrationDone(s.Plan), \"\")\n$0",
 		"TestMigrationIsStampedBeforeItRunsAndSyncedBeforeItIsComplete",
 	},
 	{
@@ -1061,21 +1068,21 @@ var faults = []fault{
 	},
 	{
 		"migration-that-was-not-executed-stays-begun", 8, "a migration that never ran halts the sequence as interrupted",
-		"sequencer.(*sequence).enterVersion",
+		"sequencer.(*sequence).beginMigration",
 		`if failed := notBegun\(\); failed != nil`,
 		"if failed := error(nil); failed != nil && notBegun() != nil",
 		"TestMigrationThatCannotBeStartedWasNotBegun",
 	},
 	{
 		"migration-that-was-stopped-stays-begun", 8, "a stop in the wrong instant halts the sequence as interrupted",
-		"sequencer.(*sequence).enterVersion",
+		"sequencer.(*sequence).beginMigration",
 		`errors\.Is\(err, errStopped\) \|\| `,
 		"",
 		"TestStopWithTheRecordOfABeginningTakesItBack",
 	},
 	{
 		"migration-that-failed-is-taken-back", 2, "the node of the version before is started on a state that is half migrated",
-		"sequencer.(*sequence).enterVersion",
+		"sequencer.(*sequence).beginMigration",
 		`errors\.Is\(err, errStopped\) \|\|`,
 		"err != nil ||",
 		simulation,
@@ -1105,7 +1112,7 @@ var faults = []fault{
 	},
 	{
 		"stop-with-the-beginning-forgotten", 5, "a migration is begun after the stop signal",
-		"sequencer.(*sequence).enterVersion",
+		"sequencer.(*sequence).beginMigration",
 		`if !s\.stopRequested\(\)`,
 		"$0 || i > 0",
 		"TestStopWithTheRecordOfABeginningTakesItBack",

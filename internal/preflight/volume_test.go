@@ -194,3 +194,71 @@ func realPlan(t *testing.T) (plan *sequencer.Plan, dir string) {
 	}
 	return plan, dir
 }
+
+func TestAllVersionsKeepTheirStateInOneDirectory(t *testing.T) {
+	plan, dir := realPlan(t)
+	t.Chdir(dir)
+	require.NoError(t, os.Symlink("state", dir+"/link"))
+	config := func(i int, storage string) {
+		name := filepath.Join(dir, "config-"+strconv.Itoa(i)+".toml")
+		text := "[runner.http_config]\nbind_port = 1\n"
+		if storage != "" {
+			text += "[storage]\npath = '" + storage + "'\n"
+		}
+		require.NoError(t, os.WriteFile(name, []byte(text), 0o644))
+		plan.Versions[i].Config = name
+	}
+	const same = "give all versions the same storage.path"
+	relative := func(i int, storage string) string {
+		return strconv.Itoa(i) + " warning: " + dir + "/config-" + strconv.Itoa(i) + `.toml has the relative storage.path "` + storage + `": in this working directory that is ` +
+			dir + "/" + storage + " → make it absolute, or make sure that the container has the same working directory at every start"
+	}
+	without := func(i int) string {
+		return dir + "/config-" + strconv.Itoa(i) + ".toml has no storage.path: whether a state is there cannot be seen, so the stamp is kept in the checkpoint, " +
+			"and a state that is restored or lost without it is not noticed → set storage.path to a directory on the volume"
+	}
+	for _, test := range []struct {
+		name string
+		dirs [3]string
+		want []string
+	}{
+		{"the same", [3]string{dir + "/state", dir + "/state", dir + "/./state"}, nil},
+		{"by a link", [3]string{dir + "/state", dir + "/link", dir + "/state"}, nil},
+		{"not there yet", [3]string{dir + "/new", dir + "/new", dir + "/link/../new"}, nil},
+		{"relative", [3]string{"state", "state", dir + "/state"}, []string{relative(0, "state")}},
+		{"another", [3]string{dir + "/state", dir + "/state", dir + "/other"}, []string{
+			"2 error: its storage.path is " + dir + "/other, but that of version 1 (\"osaka\") is " + dir + "/state: it would not find the state → " + same,
+		}},
+		{"another after a migration", [3]string{dir + "/state", dir + "/other", "other"}, []string{
+			"1 error: its storage.path is " + dir + "/other, but that of version 0 is " + dir + "/state: it would not find the state → " + same,
+		}},
+		{"one without", [3]string{dir + "/state", "", dir + "/state"}, []string{
+			"1 error: its storage.path is not set, but that of version 0 is " + dir + "/state: it would not find the state → " + same,
+			"2 error: its storage.path is " + dir + "/state, but that of version 1 (\"osaka\") is not set: it would not find the state → " + same,
+			"1 warning: " + without(1),
+		}},
+		{"none", [3]string{}, []string{"0 warning: " + without(0), "1 warning: " + without(1), "2 warning: " + without(2)}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for i, storage := range test.dirs {
+				config(i, storage)
+			}
+			assert.Equal(t, test.want, rows(CheckStorage(plan)))
+			refused := len(test.want) > 0 && strings.Contains(test.want[0], " error: ")
+			got, err := StorageOf(plan)
+			if refused {
+				var f *sequencer.Failure
+				require.ErrorAs(t, err, &f)
+				assert.Equal(t, sequencer.CodeMismatch, f.Code)
+				assert.NotEmpty(t, f.Safe)
+				assert.NotEmpty(t, f.Next)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, test.dirs[0] != "", got != "")
+			assert.True(t, got == "" || filepath.IsAbs(got))
+		})
+	}
+	plan.Versions[1].Config = dir + "/none.toml"
+	assert.Len(t, rows(CheckStorage(plan)), 2, "a config that cannot be read is found elsewhere")
+}

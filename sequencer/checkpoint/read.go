@@ -64,21 +64,19 @@ func Read(path, storage string) (Found, error) {
 	return s.Load()
 }
 
-// Load reads what is on disk, as Read does.
+// Load reads what is on disk, as Read does. With an error it gives what can be read of the other file.
 func (s *Store) Load() (Found, error) {
 	found := Found{Storage: s.storage}
 	var err error
 	if s.path != "" {
 		if found.Checkpoint, err = readAs(s.path, Parse); err != nil {
-			return Found{}, &UnreadableError{Path: s.path, Err: err}
+			state, _ := s.LoadState()
+			return state, &UnreadableError{Path: s.path, Err: err}
 		}
 	}
 	state, err := s.LoadState()
-	if err != nil {
-		return Found{}, err
-	}
-	state.Checkpoint = found.Checkpoint
-	return state, nil
+	state.Storage, state.Checkpoint = s.storage, found.Checkpoint
+	return state, err
 }
 
 // LoadState reads what is in the storage directory, and not the checkpoint.
@@ -166,7 +164,7 @@ func (s *Store) onlyOurs(dir string) (bool, error) {
 		path := filepath.Join(dir, name)
 		ours := name == "lost+found" || dir == s.storage && (name == StampFile || isTemporary(StampFile, name)) ||
 			checkpoint != "" && belongsTo(checkpoint, name)
-		if !ours && entry.IsDir() && strings.HasPrefix(s.path, path+string(filepath.Separator)) {
+		if !ours && entry.IsDir() && s.below(path) {
 			if ours, err = s.onlyOurs(path); err != nil {
 				return false, err
 			}
@@ -176,6 +174,12 @@ func (s *Store) onlyOurs(dir string) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// below reports whether the checkpoint is somewhere below dir.
+func (s *Store) below(dir string) bool {
+	path, err := filepath.Abs(s.path)
+	return s.path != "" && err == nil && strings.HasPrefix(path, dir+string(filepath.Separator))
 }
 
 // belongsTo reports whether name is the checkpoint, its lock, a kept copy of it, or a temporary file of one of them.

@@ -167,6 +167,7 @@ func TestFileThatCannotBeReadIsNoFirstStart(t *testing.T) {
 				assert.Equal(t, file, unreadable.Path)
 				assert.Equal(t, kind.name == "stamp", unreadable.Stamp)
 				require.EqualError(t, err, file+": "+want)
+				found.Storage, found.State = "", StateUnknown // where to look is known all the same
 				assert.Zero(t, found)
 				require.NoError(t, os.RemoveAll(file))
 				return err
@@ -241,6 +242,7 @@ func TestStorageThatCannotBeReadIsNotEmpty(t *testing.T) {
 		assert.Equal(t, storage, unreadable.Path)
 		assert.True(t, unreadable.Stamp)
 		require.EqualError(t, err, storage+": it cannot be read: "+want)
+		found.Storage, found.State = "", StateUnknown // where to look is known all the same
 		assert.Zero(t, found)
 	}
 	t.Run("a file", func(t *testing.T) { fails(t, dir+"/file", "not a directory") })
@@ -278,4 +280,42 @@ func TestCheckpointInAFolderOfTheStorageDirectoryIsNoState(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(storage, "entrypoint", "something")))
 	require.NoError(t, os.Mkdir(filepath.Join(storage, "other"), 0o755))
 	assert.Equal(t, StatePresent, presence())
+}
+
+// What is readable of the record may say whether a migration was begun.
+func TestFileThatCanBeReadIsGivenBesideTheOneThatCannot(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "checkpoint.json")
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "state"), 0o755))
+	store, err := Open(path, filepath.Join(dir, "state"))
+	require.NoError(t, err)
+	defer store.Close()
+	require.NoError(t, store.SaveStamp(Stamp{Name: "v0"}))
+	require.NoError(t, store.SaveCheckpoint(Checkpoint{BinaryPath: "/v0", Phase: PhaseRunning}))
+
+	require.NoError(t, os.WriteFile(path, []byte("{"), 0o644))
+	found, err := store.Load()
+	require.Error(t, err)
+	assert.Nil(t, found.Checkpoint)
+	require.NotNil(t, found.Stamp)
+
+	require.NoError(t, store.SaveCheckpoint(Checkpoint{BinaryPath: "/v0", Phase: PhaseMigrating}))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "state", StampFile), []byte("{"), 0o644))
+	found, err = store.Load()
+	require.Error(t, err)
+	assert.Nil(t, found.Stamp)
+	require.NotNil(t, found.Checkpoint)
+	assert.Equal(t, PhaseMigrating, found.Checkpoint.Phase)
+}
+
+// The directory above the state is made later, behind a link.
+func TestLinksAboveAMissingDirectoryAreFollowed(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "volume"), 0o755))
+	require.NoError(t, os.Symlink("volume", filepath.Join(dir, "data")))
+	path := filepath.Join(dir, "data", "rollup", "state")
+	before := ResolveLinks(path)
+	require.NoError(t, os.MkdirAll(path, 0o755))
+	assert.Equal(t, ResolveLinks(path), before)
+	assert.Equal(t, filepath.Join(dir, "volume", "rollup", "state"), before)
 }

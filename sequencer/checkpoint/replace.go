@@ -88,7 +88,11 @@ func removeLeftovers(path string) {
 func ResolveLinks(path string) string {
 	for range 40 { // as many as the kernel follows
 		dir, name := filepath.Split(path)
+		above := strings.TrimRight(dir, string(filepath.Separator))
 		dir, err := filepath.EvalSymlinks(cmp.Or(dir, "."))
+		if errors.Is(err, fs.ErrNotExist) && above != "" {
+			return filepath.Join(ResolveLinks(above), name) // it is made later, where the links above lead
+		}
 		if err != nil {
 			return path
 		}

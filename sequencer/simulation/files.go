@@ -207,3 +207,6 @@ func sleepUnlocked(w *world, ctx context.Context, d time.Duration) bool {
 		return true
 	}
 }
+
+// SameDirectory implements sequencer.Files.
+func (e *entrypoint) SameDirectory(a, b string) bool { return a == b }
