@@ -3,6 +3,7 @@ package composetest
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,10 +22,14 @@ func TestNetworkUpgradesTwiceAndAllNodesHaveTheSameRoots(t *testing.T) {
 			n := newTestnet(t, compose)
 			n.do("up", "-d")
 			n.upgraded()
+			const beyond = 84 // a few blocks of v2
+			n.until(fmt.Sprintf("had slot %d final on each node", beyond), func(r network.Report) bool {
+				return !slices.ContainsFunc(r.Nodes, func(node network.Reading) bool { return node.Slot == nil || *node.Slot < beyond })
+			})
 			table := n.table("--version", "v2")
 			require.Zero(t, table.Code, table.Both)
 			require.Contains(t, table.Out, "state roots: equal on all 3 nodes")
-			for slot := range 85 {
+			for slot := range beyond + 1 {
 				roots := map[string]bool{}
 				for _, node := range n.nodes {
 					var answer struct {
