@@ -309,7 +309,8 @@ func TestBrokenPlanFailsAndTheCauseIsNamed(t *testing.T) {
 		{
 			"missing migration", "--plan=",
 			func(versions []map[string]any) { delete(versions[1], "migration_path") },
-			"the state_version on disk is 0, this binary requires 1: the state was not migrated",
+			// As a real node does that opens a state of another format.
+			"Fix didn't help, historical state root hashes are not equal to NOMT state root hashes",
 		},
 		{
 			"wrong heights in the plan of all", "--plan=",
