@@ -63,6 +63,10 @@ func CheckRecord(plan *Plan, path, storage string, digest func(binary string) (s
 		return 0, refused(WholePlan, unreadable(plan, err, onDisk))
 	}
 	at, err := reconcile(plan, onDisk, func(i int) (string, error) { return digest(plan.Versions[i].Binary) })
+	var f *Failure
+	if path == "" && errors.As(err, &f) && f.Cause == OwnerUnknown {
+		return 0, []Finding{{WholePlan, SeverityWarning, "no checkpoint was named, and " + f.What, "name the checkpoint, if there is one"}}
+	}
 	if err != nil {
 		return 0, refused(WholePlan, err)
 	}

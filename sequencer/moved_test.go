@@ -1,6 +1,7 @@
 package sequencer
 
 import (
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -127,4 +128,28 @@ func TestTornCheckpointBesideAStampIsMovedAway(t *testing.T) {
 	f := unreadable(threeVersions(), torn, checkpoint.Found{Stamp: stamped(1)})
 	assert.Empty(t, f.Remedies)
 	assert.Contains(t, f.Next, "the stamp of the state, which is that of version 1, counts")
+}
+
+// It would make more blocks that are not its own at each start.
+func TestNodeThatCannotBeAskedAndRanPastItsStopHeightIsNotStartedAgain(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		w := worldAt(t, stamped(0), act{v0, func(p *fakeProcess) {
+			p.at(22)
+			p.gets(syscall.SIGTERM)
+			p.exits(0)
+		}})
+		w.plan.Versions[0].NeverAsk = true
+		f := w.failsBecause(Overrun)
+		assert.Contains(t, f.What, "height 22")
+	})
+}
+
+// Without the name of the checkpoint nobody can say whose the state is; it is no reason to fail a deployment.
+func TestCheckWithoutACheckpointAsksForItsName(t *testing.T) {
+	plan, dir := realPlan(t)
+	touch(t, dir+"/state/CURRENT")
+	_, found := CheckRecord(plan, "", dir+"/state", digestOfFile)
+	require.Len(t, found, 1)
+	assert.Equal(t, SeverityWarning, found[0].Severity)
+	assert.Contains(t, found[0].What, "no checkpoint was named")
 }

@@ -60,8 +60,13 @@ func (n *nodeRun) complains() bool {
 func (s *sequence) afterExitZero(j int) error {
 	v, run := s.Plan.Versions[j], s.ended
 	s.ended = nil
-	if run == nil || v.Stop == 0 || run.last == nil || run.last.Height > v.Stop {
+	if run == nil || v.Stop == 0 || run.last == nil {
 		return nil
+	}
+	if run.last.Height > v.Stop { // it would only make more of these blocks
+		return mismatch(Overrun, "%s reported height %d, above its stop height %d, and its node cannot be asked", s.Plan.Label(j), run.last.Height, v.Stop).
+			safe("it was stopped, and no later version was started").
+			next("restore the state from before height %d, and find out why the node did not stop there", v.Stop+1)
 	}
 	if s.Slack != nil && run.last.Height >= v.Stop-min(*s.Slack, v.Stop) {
 		s.Log.Warn("complete by the height slack", slog.Int("version", j), slog.Uint64("height", run.last.Height), slog.Uint64("stop_height", v.Stop))
