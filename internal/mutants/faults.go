@@ -890,8 +890,8 @@ var faults = []fault{
 	{
 		"slack-above-the-stop-height", 3, "a node that ran past its stop height is complete by the height slack",
 		"sequencer.(*sequence).afterExitZero",
-		`\|\| run\.last\.Height > v\.Stop`,
-		"",
+		`run\.last\.Height > v\.Stop {`,
+		"s.Slack == nil && $0",
 		"TestNodeThatRanPastItsStopHeightIsNotCompleteByTheHeightSlack",
 	},
 	{
