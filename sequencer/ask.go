@@ -55,6 +55,11 @@ func (s *sequence) ask(j int) error {
 	if s.Plan.Versions[j].NeverAsk {
 		return s.cannotBeAsked(j, "the plan says so")
 	}
+	if stamp := s.record.stamp; stamp.Complete && stamp.StopHeight != s.Plan.Versions[j].Stop {
+		if err := s.commit(s.record.wordDropped(s.Plan), "nothing was started"); err != nil {
+			return err
+		}
+	}
 	for {
 		q, err := s.askOnce(j)
 		if err != nil {

@@ -139,7 +139,7 @@ func TestNodeThatCannotBeAskedAndRanPastItsStopHeightIsNotStartedAgain(t *testin
 			p.exits(0)
 		}})
 		w.plan.Versions[0].NeverAsk = true
-		f := w.failsBecause(Overrun)
+		f := w.failsBecause(NotAnswered, Remedy{Version: 0, Complete: true})
 		assert.Contains(t, f.What, "height 22")
 	})
 }
@@ -152,4 +152,17 @@ func TestCheckWithoutACheckpointAsksForItsName(t *testing.T) {
 	require.Len(t, found, 1)
 	assert.Equal(t, SeverityWarning, found[0].Severity)
 	assert.Contains(t, found[0].What, "no checkpoint was named")
+}
+
+// A node that does not look at its start height runs to the new stop height, and then the word is not true any more.
+func TestWordForAnotherStopHeightIsDroppedBeforeTheNodeIsAsked(t *testing.T) {
+	lives(t, func(t *testing.T) {
+		word := changed(stamped(0), func(s *checkpoint.Stamp) { s.Complete, s.StopHeight = true, 10 })
+		w := worldAt(t, word, act{askV0, func(p *fakeProcess) {
+			assert.False(t, p.w.store.onDisk().Complete)
+			assert.Equal(t, uint64(10), p.w.store.onDisk().StopHeight, "what it was last started with is known for a late plan")
+			p.exits(7)
+		}})
+		w.fails(7)
+	})
 }

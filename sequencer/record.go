@@ -115,6 +115,13 @@ func (r record) completeByWord(plan *Plan) record {
 	return r.followed(plan)
 }
 
+// wordDropped is before the node is asked with another stop height than the one that a person's word was given for: a node
+// that does not look at its start height runs to it.
+func (r record) wordDropped(plan *Plan) record {
+	r.stamp.Complete = false
+	return r.followed(plan)
+}
+
 // followed brings the checkpoint into line with the stamp.
 func (r record) followed(plan *Plan) record {
 	i := find(plan, r.stamp)
