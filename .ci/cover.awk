@@ -1,5 +1,5 @@
-# Merges a coverage profile in which blocks stand several times, and prints the statements covered of each package.
-# Variables: packages (names, separated by spaces), module, minimum (percent that each package must have).
+# Merges a coverage profile, which has a block once for each test binary, and prints how many statements of each package
+# ran. Variables: packages (names, separated by spaces), module, minimum (the percentage that each package must reach).
 NR == 1 { next }
 {
 	statements[$1] = $2

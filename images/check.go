@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,11 +12,14 @@ import (
 	"strings"
 )
 
-// Problem is something that keeps a program from running.
+// Problem is something that is wrong with a file: it keeps a program from running, or does not match the manifest.
 type Problem struct {
-	// What is wrong and what to do next.
+	// Version is the name of the version's folder, and Path the file in it, both as the manifest has them; empty for a
+	// program that is checked by itself. A file beside the folders has no Version.
+	Version, Path string
+	// What is wrong, which names the file, and what to do next.
 	What, Next string
-	// Sure: the program cannot run. Where it is false the program may run all the same, because files do not tell
+	// Sure: the program cannot run, or is not what was recorded. If it is false all may be well, because files do not show
 	// everything.
 	Sure bool
 }
@@ -39,16 +43,17 @@ var machines = []machine{
 	{"loong64", 258, class64, littleEndian, "loongarch64-linux-gnu"},
 }
 
-// Check finds all that keeps the program at path from running in the place: a regular file that may be executed, which
-// the caller has seen. A static program of the right machine has no problem. It may be called by several goroutines.
+// Check finds everything that keeps the program at path from running in the place. The caller has checked that it is a
+// regular file that may be executed. A static program for the right machine has no problem. Check may be called by several
+// goroutines.
 func (p *Place) Check(path string) []Problem { return p.check(path, 0) }
 
-// check is Check for a program that depth #! lines have led to.
+// check is Check for a program that was found by following depth #! lines.
 func (p *Place) check(path string, depth int) []Problem {
 	file, size, err := p.open(path)
 	if err != nil {
-		// To execute a file one need not be able to read it.
-		return []Problem{{Sure: !errors.Is(err, fs.ErrPermission), What: fmt.Sprintf("%s cannot be looked into: %s", path, err), Next: "make it readable for this user"}}
+		// A file can be executed even if it cannot be read.
+		return []Problem{{Sure: !errors.Is(err, fs.ErrPermission), What: fmt.Sprintf("%s cannot be read: %s", path, err), Next: "make it readable for this user"}}
 	}
 	defer file.Close()
 	prog, err := readELF(file, size)
@@ -68,14 +73,14 @@ func sure(what, next string) Problem { return Problem{What: what, Next: next, Su
 
 func (p *Place) checkELF(path string, prog program) []Problem {
 	if prog.kind != typeExec && prog.kind != typeDyn {
-		return []Problem{sure(path+" is an object file or a core dump, and no program", "name the program itself")}
+		return []Problem{sure(path+" is an object file or a core dump, not a program", "name the program itself")}
 	}
 	if what := p.wrongMachine(prog); what != "" {
-		return []Problem{sure(path+" "+what, "build it for "+p.arch()+", or take the image that was built for this machine (docker build --platform linux/"+p.arch()+")")}
+		return []Problem{sure(path+" "+what, "build it for "+p.arch()+", or use the image that was built for this machine (docker build --platform linux/"+p.arch()+")")}
 	}
 	if prog.interpreter == "" {
 		if len(prog.needed) > 0 {
-			return []Problem{sure(path+" is a shared library, and no program: it names no loader", "name the program itself")}
+			return []Problem{sure(path+" is a shared library, not a program: it names no loader", "name the program itself")}
 		}
 		return nil
 	}
@@ -86,13 +91,10 @@ func (p *Place) checkELF(path string, prog program) []Problem {
 }
 
 func (p *Place) arch() string {
-	if p.Arch != "" {
-		return p.Arch
-	}
-	return runtime.GOARCH
+	return cmp.Or(p.goarch, runtime.GOARCH)
 }
 
-// wrongMachine says for what machine the program was built, if it is another one than that of the place.
+// wrongMachine says which machine the program was built for, if it is not that of the place.
 func (p *Place) wrongMachine(prog program) string {
 	ours := p.machine()
 	if ours.arch == "" || prog.machine == ours.machine && prog.class == ours.class && prog.data == ours.data {
@@ -106,7 +108,7 @@ func (p *Place) wrongMachine(prog program) string {
 	return fmt.Sprintf("was built for another machine (number %d of elf(5)), and this one is %s", prog.machine, ours.arch)
 }
 
-// machine is that of the place; nothing where it is one that we do not know.
+// machine is that of the place; empty if we do not know it.
 func (p *Place) machine() machine {
 	for _, m := range machines {
 		if m.arch == p.arch() {
@@ -116,16 +118,16 @@ func (p *Place) machine() machine {
 	return machine{}
 }
 
-// checkLoader looks for the dynamic loader. Without it the kernel says of the program itself that there is no such file.
+// checkLoader looks for the dynamic loader. If it is missing, the kernel says that there is no such file as the program.
 func (p *Place) checkLoader(path string, prog program) (problem Problem, bad bool) {
 	loader := prog.interpreter
 	file, size, err := p.open(loader)
 	if errors.Is(err, fs.ErrNotExist) {
-		what := fmt.Sprintf(`%s needs the dynamic loader %s, which is not there: the kernel would say "no such file or directory" of the program`, path, loader)
+		what := fmt.Sprintf(`%s needs the dynamic loader %s, which does not exist: the kernel would report "no such file or directory" for the program`, path, loader)
 		return sure(what, p.otherImage(loader)), true
 	}
 	if err != nil {
-		return sure(fmt.Sprintf("%s needs the dynamic loader %s, and that cannot be used: %s", path, loader, err), p.otherImage(loader)), true
+		return sure(fmt.Sprintf("%s needs the dynamic loader %s, which cannot be used: %s", path, loader, err), p.otherImage(loader)), true
 	}
 	defer file.Close()
 	if p.executable(loader) != nil {
@@ -139,7 +141,7 @@ func (p *Place) checkLoader(path string, prog program) (problem Problem, bad boo
 		what = p.wrongMachine(of)
 	}
 	if what != "" {
-		return sure(fmt.Sprintf("%s needs the dynamic loader %s, and that %s", path, loader, what), p.otherImage(loader)), true
+		return sure(fmt.Sprintf("%s needs the dynamic loader %s, which %s", path, loader, what), p.otherImage(loader)), true
 	}
 	return Problem{}, false
 }
@@ -150,21 +152,17 @@ func (p *Place) otherImage(loader string) string {
 	case strings.HasPrefix(loader, "/nix/"):
 		return "it was built by Nix: copy its whole closure into the image, or build it static"
 	case isMusl(loader):
-		return "it was built for musl: take an image that has it (alpine), or build it static"
+		return "it was built for musl: use an image that has it (alpine), or build it static"
 	case p.hasMusl():
-		return "it was built for glibc, and the image has musl: take an image with glibc (debian:bookworm-slim), or build it for musl or static"
+		return "it was built for glibc, and the image has musl: use an image with glibc (debian:bookworm-slim), or build it for musl or static"
 	}
-	return "it was built for glibc: take an image that has it (debian:bookworm-slim), or build it static"
+	return "it was built for glibc: use an image that has it (debian:bookworm-slim), or build it static"
 }
 
 func isMusl(loader string) bool { return strings.HasPrefix(filepath.Base(loader), "ld-musl-") }
 
 // hasMusl reports whether the place has the loader of musl, as Alpine has.
 func (p *Place) hasMusl() bool {
-	dir, err := p.real("/lib")
-	if err != nil {
-		return false
-	}
-	entries, _ := os.ReadDir(dir)
+	entries, _ := os.ReadDir(p.root + "/lib")
 	return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return isMusl(e.Name()) })
 }

@@ -22,13 +22,14 @@ type root struct {
 }
 
 func newRoot(t *testing.T) root {
-	return root{&Place{Root: t.TempDir(), Arch: "amd64", Path: "/usr/bin:/bin"}, t}
+	dir := t.TempDir()
+	return root{&Place{root: dir, goarch: "amd64", Path: dir + "/usr/bin:" + dir + "/bin"}, t}
 }
 
 // put writes a file into the root.
 func (r root) put(name string, text []byte, mode fs.FileMode) {
 	r.t.Helper()
-	file := filepath.Join(r.Root, name)
+	file := filepath.Join(r.root, name)
 	require.NoError(r.t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(r.t, os.WriteFile(file, text, mode))
 	require.NoError(r.t, os.Chmod(file, mode))
@@ -36,7 +37,7 @@ func (r root) put(name string, text []byte, mode fs.FileMode) {
 
 func (r root) link(name, target string) {
 	r.t.Helper()
-	file := filepath.Join(r.Root, name)
+	file := filepath.Join(r.root, name)
 	require.NoError(r.t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(r.t, os.Symlink(target, file))
 }
@@ -62,7 +63,13 @@ func texts(problems []Problem) []string {
 	return all
 }
 
-func (r root) check(name string) []string { return texts(r.Check(name)) }
+func (r root) check(name string) []string {
+	var all []string
+	for _, text := range texts(r.Check(name)) {
+		all = append(all, strings.ReplaceAll(text, r.Path, "/usr/bin:/bin"))
+	}
+	return all
+}
 
 // tool runs a program that builds another one. In CI it must be there.
 func tool(t *testing.T, env []string, name string, args ...string) {
@@ -123,14 +130,14 @@ func TestProgramForAnotherMachineIsAnError(t *testing.T) {
 	} {
 		t.Run(test.arch, func(t *testing.T) {
 			program := goProgram(t, test.arch)
-			place := &Place{Arch: "amd64"}
+			place := &Place{goarch: "amd64"}
 			assert.Equal(t, []string{
-				"true: " + program + " " + test.want + " → build it for amd64, or take the image that was built for this machine (docker build --platform linux/amd64)",
+				"true: " + program + " " + test.want + " → build it for amd64, or use the image that was built for this machine (docker build --platform linux/amd64)",
 			}, texts(place.Check(program)))
-			assert.Empty(t, (&Place{Arch: test.arch}).Check(program), "at home it runs")
+			assert.Empty(t, (&Place{goarch: test.arch}).Check(program), "at home it runs")
 		})
 	}
-	assert.Empty(t, (&Place{Arch: "mips"}).Check(goProgram(t, "arm64")), "of a machine that is not known nothing is said")
+	assert.Empty(t, (&Place{goarch: "mips"}).Check(goProgram(t, "arm64")), "of a machine that is not known nothing is said")
 }
 
 func TestProgramOfThisMachineRunsAndIsInOrder(t *testing.T) {
@@ -188,7 +195,7 @@ func TestLibraryThatIsOlderThanTheProgramIsFound(t *testing.T) {
 	require.Contains(t, string(out), "ANSWER_2", "the loader of this machine refuses it")
 	assert.Equal(t, []string{
 		"false: " + program + " was built for newer libraries: it needs ANSWER_2 of " + library + " → " +
-			"take an image of the system on which it was built, or a newer one, or build it on that of the image",
+			"use an image of the system that it was built on, or of a newer one, or build it on the system of the image",
 	}, texts((&Place{}).Check(program)))
 }
 
@@ -202,12 +209,12 @@ func TestMissingLoaderIsToldAsSuch(t *testing.T) {
 	loader := prog.interpreter
 	require.NotEmpty(t, loader)
 	r := newRoot(t)
-	r.Arch = runtime.GOARCH
+	r.goarch = runtime.GOARCH
 	r.put("/opt/rollup", text, 0o755)
-	want := "true: /opt/rollup needs the dynamic loader " + loader + `, which is not there: the kernel would say "no such file or directory" of the program → `
-	assert.Equal(t, []string{want + "it was built for glibc: take an image that has it (debian:bookworm-slim), or build it static"}, r.check("/opt/rollup"))
+	want := "true: /opt/rollup needs the dynamic loader " + loader + `, which does not exist: the kernel would report "no such file or directory" for the program → `
+	assert.Equal(t, []string{want + "it was built for glibc: use an image that has it (debian:bookworm-slim), or build it static"}, r.check("/opt/rollup"))
 	r.put("/lib/ld-musl-x86_64.so.1", library(), 0o755)
-	assert.Equal(t, []string{want + "it was built for glibc, and the image has musl: take an image with glibc (debian:bookworm-slim), or build it for musl or static"}, r.check("/opt/rollup"))
+	assert.Equal(t, []string{want + "it was built for glibc, and the image has musl: use an image with glibc (debian:bookworm-slim), or build it for musl or static"}, r.check("/opt/rollup"))
 }
 
 func TestLoaderThatCannotBeUsedIsAnError(t *testing.T) {
@@ -221,14 +228,14 @@ func TestLoaderThatCannotBeUsedIsAnError(t *testing.T) {
 		make    func(r root)
 		want    string
 	}{
-		{"musl", musl, func(root) {}, "it was built for musl: take an image that has it (alpine), or build it static"},
+		{"musl", musl, func(root) {}, "it was built for musl: use an image that has it (alpine), or build it static"},
 		{"Nix", nix, func(root) {}, "it was built by Nix: copy its whole closure into the image, or build it static"},
 		{"not executable", ours(), func(r root) { r.put(ours().interpreter, library(), 0o644) }, "which is not executable → make it executable: chmod 755 /lib64/ld-linux-x86-64.so.2"},
-		{"a directory", ours(), func(r root) { r.put(ours().interpreter+"/x", nil, 0o644) }, "and that cannot be used: it is no regular file"},
-		{"torn", ours(), func(r root) { r.put(ours().interpreter, library()[:70], 0o755) }, "and that is broken: its program headers cannot be read: it is cut off"},
-		{"for another machine", ours(), func(r root) { r.put(ours().interpreter, elfText(foreign), 0o755) }, "and that was built for arm64, and this machine is amd64"},
-		{"a broken link", ours(), func(r root) { r.link(ours().interpreter, "/nowhere") }, `which is not there: the kernel would say "no such file or directory"`},
-		{"a circle of links", ours(), func(r root) { r.link(ours().interpreter, "ld-linux-x86-64.so.2") }, "and that cannot be used: open /lib64/ld-linux-x86-64.so.2: too many levels of symbolic links"},
+		{"a directory", ours(), func(r root) { r.put(ours().interpreter+"/x", nil, 0o644) }, "it is a directory, want a regular file"},
+		{"torn", ours(), func(r root) { r.put(ours().interpreter, library()[:70], 0o755) }, "which is broken: its program headers cannot be read: it is cut off"},
+		{"for another machine", ours(), func(r root) { r.put(ours().interpreter, elfText(foreign), 0o755) }, "which was built for arm64, and this machine is amd64"},
+		{"a broken link", ours(), func(r root) { r.link(ours().interpreter, "/nowhere") }, `which does not exist: the kernel would report "no such file or directory"`},
+		{"a circle of links", ours(), func(r root) { r.link(ours().interpreter, "ld-linux-x86-64.so.2") }, "/lib64/ld-linux-x86-64.so.2: too many levels of symbolic links"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newRoot(t)
@@ -242,101 +249,122 @@ func TestLoaderThatCannotBeUsedIsAnError(t *testing.T) {
 	}
 }
 
+// libaUser is the program that needs liba.so.
+const libaUser = "/opt/app/bin/rollup"
+
+// libaMissing is the problem of libaUser if liba.so is not found.
+var libaMissing = []string{"false: " + libaUser + " needs libraries that are not found: liba.so"}
+
+// needsLiba is a program that needs liba.so, changed.
+func needsLiba(change func(p *program)) []byte {
+	p := ours()
+	p.needed, p.runpath = []string{"liba.so"}, ""
+	change(&p)
+	return elfText(p)
+}
+
+// librarySearch is what is in an image, and the problems of libaUser there.
+type librarySearch struct {
+	name string
+	make func(r root)
+	want []string
+}
+
+func (s librarySearch) run(t *testing.T) {
+	t.Helper()
+	t.Run(s.name, func(t *testing.T) {
+		r := newRoot(t)
+		r.put(ours().interpreter, library(), 0o755)
+		s.make(r)
+		var got []string
+		for _, problem := range r.check(libaUser) {
+			text, _, _ := strings.Cut(problem, " → ")
+			got = append(got, text)
+		}
+		assert.Equal(t, s.want, got)
+	})
+}
+
 func TestLibrariesAreSearchedAsTheLoaderDoes(t *testing.T) {
-	const file = "/opt/app/bin/rollup"
-	with := func(change func(p *program)) []byte {
-		p := ours()
-		p.needed, p.runpath = []string{"liba.so"}, ""
-		change(&p)
-		return elfText(p)
-	}
-	plain := with(func(*program) {})
-	missing := []string{"false: " + file + " needs libraries that are not found: liba.so"}
-	for _, test := range []struct {
-		name string
-		make func(r root)
-		want []string
-	}{
-		{"nowhere", func(r root) { r.put(file, plain, 0o755) }, missing},
-		{"beside the program, which is no place", func(r root) { r.put(file, plain, 0o755); r.put("/opt/app/bin/liba.so", library(), 0o644) }, missing},
-		{"a default directory", func(r root) { r.put(file, plain, 0o755); r.put("/usr/lib64/liba.so", library(), 0o644) }, nil},
-		{"Debian's directory", func(r root) { r.put(file, plain, 0o755); r.put("/lib/x86_64-linux-gnu/liba.so", library(), 0o644) }, nil},
-		{"another machine's directory", func(r root) { r.put(file, plain, 0o755); r.put("/lib/aarch64-linux-gnu/liba.so", library(), 0o644) }, missing},
+	plain := needsLiba(func(*program) {})
+	for _, search := range []librarySearch{
+		{"nowhere", func(r root) { r.put(libaUser, plain, 0o755) }, libaMissing},
+		{"beside the program, which is no place", func(r root) { r.put(libaUser, plain, 0o755); r.put("/opt/app/bin/liba.so", library(), 0o644) }, libaMissing},
+		{"a default directory", func(r root) { r.put(libaUser, plain, 0o755); r.put("/usr/lib64/liba.so", library(), 0o644) }, nil},
+		{"Debian's directory", func(r root) { r.put(libaUser, plain, 0o755); r.put("/lib/x86_64-linux-gnu/liba.so", library(), 0o644) }, nil},
+		{"another machine's directory", func(r root) { r.put(libaUser, plain, 0o755); r.put("/lib/aarch64-linux-gnu/liba.so", library(), 0o644) }, libaMissing},
 		{"a link to elsewhere in the root", func(r root) {
-			r.put(file, plain, 0o755)
+			r.put(libaUser, plain, 0o755)
 			r.put("/store/liba.so.1.2", library(), 0o644)
-			r.link("/usr/lib", "/store")
-			r.link("/store/liba.so", "../../../store/liba.so.1.2")
+			r.link("/usr/lib", "../store")
+			r.link("/store/liba.so", "../store/liba.so.1.2")
 		}, nil},
 		{"the loader's configuration", func(r root) {
-			r.put(file, plain, 0o755)
+			r.put(libaUser, plain, 0o755)
 			r.put("/etc/ld.so.conf", []byte("# all of them\ninclude ld.so.conf.d/*.conf\ninclude /etc/ld.so.conf\nhwcap 1 no\n"), 0o644)
 			r.put("/etc/ld.so.conf.d/rollup.conf", []byte("/opt/one /opt/two # and more\n"), 0o644)
 			r.put("/etc/ld.so.conf.d/rollup.bak", []byte("/opt/bak\n"), 0o644)
 			r.put("/opt/two/liba.so", library(), 0o644)
 		}, nil},
 		{"a configuration that does not count", func(r root) {
-			r.put(file, plain, 0o755)
+			r.put(libaUser, plain, 0o755)
 			r.put("/etc/ld.so.conf", []byte("include ld.so.conf.d/*.conf\n"), 0o644)
 			r.put("/etc/ld.so.conf.d/rollup.bak", []byte("/opt/bak\n"), 0o644)
 			r.put("/opt/bak/liba.so", library(), 0o644)
-		}, missing},
-		{"a list in the program", func(r root) {
-			r.put(file, with(func(p *program) { p.runpath = "/none::$ORIGIN/../lib" }), 0o755)
-			r.put("/opt/app/lib/liba.so", library(), 0o644)
-		}, nil},
+		}, libaMissing},
 		{"a library of a library", func(r root) {
-			r.put(file, plain, 0o755)
+			r.put(libaUser, plain, 0o755)
 			r.put("/lib/liba.so", library("libb.so", "ld-linux-x86-64.so.2"), 0o644)
-		}, []string{"false: " + file + " needs libraries that are not found: libb.so (for liba.so)"}},
+		}, []string{"false: " + libaUser + " needs libraries that are not found: libb.so (for liba.so)"}},
 		{"libraries in a circle", func(r root) {
-			r.put(file, plain, 0o755)
+			r.put(libaUser, plain, 0o755)
 			r.put("/lib/liba.so", library("libb.so"), 0o644)
 			r.put("/lib/libb.so", library("liba.so", "libb.so"), 0o644)
 		}, nil},
+		{"a library for another machine is passed over", func(r root) {
+			r.put(libaUser, plain, 0o755)
+			r.put("/lib64/liba.so", elfText(program{class: class64, data: littleEndian, machine: 183, kind: typeDyn}), 0o644)
+			r.put("/usr/lib/liba.so", library(), 0o644)
+		}, nil},
+		{"a text in place of a library", func(r root) { r.put(libaUser, plain, 0o755); r.put("/lib/liba.so", []byte("INPUT(liba.a)"), 0o644) }, libaMissing},
+		{"many", func(r root) {
+			r.put(libaUser, needsLiba(func(p *program) { p.needed = strings.Fields("l1 l2 l3 l4 l5 l6 l7") }), 0o755)
+		}, []string{"false: " + libaUser + " needs libraries that are not found: l1, l2, l3, l4, l5, 2 more"}},
+	} {
+		search.run(t)
+	}
+}
+
+func TestLibrariesAreSearchedWhereTheProgramSays(t *testing.T) {
+	for _, search := range []librarySearch{
+		{"a list in the program", func(r root) {
+			r.put(libaUser, needsLiba(func(p *program) { p.runpath = "/none::$ORIGIN/../lib" }), 0o755)
+			r.put("/opt/app/lib/liba.so", library(), 0o644)
+		}, nil},
 		{"a runpath is not inherited", func(r root) {
-			r.put(file, with(func(p *program) { p.runpath = "/opt/lib" }), 0o755)
+			r.put(libaUser, needsLiba(func(p *program) { p.runpath = "/opt/lib" }), 0o755)
 			r.put("/opt/lib/liba.so", library("libb.so"), 0o644)
 			r.put("/opt/lib/libb.so", library(), 0o644)
-		}, []string{"false: " + file + " needs libraries that are not found: libb.so (for liba.so)"}},
+		}, []string{"false: " + libaUser + " needs libraries that are not found: libb.so (for liba.so)"}},
 		{"an rpath is inherited", func(r root) {
-			r.put(file, with(func(p *program) { p.rpath = "/opt/lib" }), 0o755)
+			r.put(libaUser, needsLiba(func(p *program) { p.rpath = "/opt/lib" }), 0o755)
 			r.put("/opt/lib/liba.so", library("libb.so"), 0o644)
 			r.put("/opt/lib/libb.so", library(), 0o644)
 		}, nil},
 		{"an rpath beside a runpath does not count", func(r root) {
-			r.put(file, with(func(p *program) { p.rpath, p.runpath = "/opt/lib", "/opt/none" }), 0o755)
+			r.put(libaUser, needsLiba(func(p *program) { p.rpath, p.runpath = "/opt/lib", "/opt/none" }), 0o755)
 			r.put("/opt/lib/liba.so", library(), 0o644)
-		}, missing},
-		{"a library for another machine is passed over", func(r root) {
-			r.put(file, plain, 0o755)
-			r.put("/lib64/liba.so", elfText(program{class: class64, data: littleEndian, machine: 183, kind: typeDyn}), 0o644)
-			r.put("/usr/lib/liba.so", library(), 0o644)
-		}, nil},
-		{"a text in place of a library", func(r root) { r.put(file, plain, 0o755); r.put("/lib/liba.so", []byte("INPUT(liba.a)"), 0o644) }, missing},
+		}, libaMissing},
 		{"a path that is not there", func(r root) {
-			r.put(file, with(func(p *program) { p.needed = []string{"$ORIGIN/liba.so"} }), 0o755)
+			r.put(libaUser, needsLiba(func(p *program) { p.needed = []string{"$ORIGIN/liba.so"} }), 0o755)
 			r.put("/lib/liba.so", library(), 0o644)
-		}, []string{"true: " + file + " needs libraries that are not found: /opt/app/bin/liba.so"}},
+		}, []string{"true: " + libaUser + " needs libraries that are not found: /opt/app/bin/liba.so"}},
 		{"a path", func(r root) {
-			r.put(file, with(func(p *program) { p.needed = []string{"$ORIGIN/liba.so"} }), 0o755)
+			r.put(libaUser, needsLiba(func(p *program) { p.needed = []string{"$ORIGIN/liba.so"} }), 0o755)
 			r.put("/opt/app/bin/liba.so", library(), 0o644)
 		}, nil},
-		{"many", func(r root) {
-			r.put(file, with(func(p *program) { p.needed = strings.Fields("l1 l2 l3 l4 l5 l6 l7") }), 0o755)
-		}, []string{"false: " + file + " needs libraries that are not found: l1, l2, l3, l4, l5, 2 more"}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			r := newRoot(t)
-			r.put(ours().interpreter, library(), 0o755)
-			test.make(r)
-			var got []string
-			for _, problem := range r.check(file) {
-				text, _, _ := strings.Cut(problem, " → ")
-				got = append(got, text)
-			}
-			assert.Equal(t, test.want, got)
-		})
+		search.run(t)
 	}
 }
 
@@ -391,9 +419,9 @@ func TestScriptNeedsItsInterpreter(t *testing.T) {
 		{"by env -S", "#!/usr/bin/env -S LANG=C python3 -u", ""},
 		{"by env with another option", "#!/usr/bin/env -i python4", ""},
 		{"a script", "#!/bin/wrapper", ""},
-		{"absent", "#!/bin/bash", "true: the interpreter /bin/bash, named in the #! line of /m, is not there → install it in the image, or name one that is there"},
+		{"absent", "#!/bin/bash", "true: the interpreter /bin/bash, named in the #! line of /m, does not exist → install it in the image, or name one that exists"},
 		{"not executable", "#!/bin/plain", "true: the interpreter /bin/plain, named in the #! line of /m, is not executable for this user → make it executable: chmod 755 /bin/plain"},
-		{"a directory", "#!/bin", "true: the interpreter /bin, named in the #! line of /m, cannot be used: it is no regular file → name a program"},
+		{"a directory", "#!/bin", "true: the interpreter /bin, named in the #! line of /m, cannot be used: it is a directory, want a regular file → name a program"},
 		{"absent by env", "#!/usr/bin/env bash", `true: the interpreter "bash", named in the #! line of /m, is not found in PATH=/usr/bin:/bin → install it in the image, or set PATH`},
 		{"env with an argument", "#!/usr/bin/env python3 -u", `true: the interpreter "python3 -u", named in the #! line of /m, is not found in PATH=/usr/bin:/bin → env takes all of it as one name: use #!/usr/bin/env -S python3 -u`},
 		{"Windows line ends", "#!/bin/sh\r", `true: the #! line of /m ends in a carriage return, so that /bin/sh is not found → give the file Unix line ends: sed -i 's/\r$//' /m`},
@@ -453,8 +481,8 @@ func TestWhatIsNoProgramIsAnError(t *testing.T) {
 		text []byte
 		want string
 	}{
-		{"an object file", elfText(object), "true: /rollup is an object file or a core dump, and no program → name the program itself"},
-		{"a library", elfText(shared), "true: /rollup is a shared library, and no program: it names no loader → name the program itself"},
+		{"an object file", elfText(object), "true: /rollup is an object file or a core dump, not a program → name the program itself"},
+		{"a library", elfText(shared), "true: /rollup is a shared library, not a program: it names no loader → name the program itself"},
 		{"a copy that was cut off", torn[:len(torn)/2], "true: /rollup is broken: it is cut off: it has "},
 		{"nothing", nil, "true: /rollup is neither an ELF program nor a script with a #! line"},
 	} {
@@ -470,16 +498,6 @@ func TestWhatIsNoProgramIsAnError(t *testing.T) {
 
 func TestPipeIsNotWaitedFor(t *testing.T) {
 	r := newRoot(t)
-	require.NoError(t, unix.Mkfifo(filepath.Join(r.Root, "pipe"), 0o755))
-	assert.Equal(t, []string{"true: /pipe cannot be looked into: it is no regular file → make it readable for this user"}, r.check("/pipe"))
-}
-
-func TestLinksDoNotLeadOutOfARoot(t *testing.T) {
-	r := newRoot(t)
-	r.link("/rollup", "../../../../../../bin/sh")
-	problems := r.check("/rollup")
-	require.Len(t, problems, 1)
-	assert.Contains(t, problems[0], "no such file or directory")
-	r.put("/bin/sh", static(), 0o755)
-	assert.Empty(t, r.check("/rollup"))
+	require.NoError(t, unix.Mkfifo(filepath.Join(r.root, "pipe"), 0o755))
+	assert.Equal(t, []string{"true: /pipe cannot be read: open " + r.root + "/pipe: it is a FIFO, want a regular file → make it readable for this user"}, r.check("/pipe"))
 }

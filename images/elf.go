@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// What is read of a file. The first two are the kernel's own limits (load_elf_phdrs and load_elf_binary in
-// fs/binfmt_elf.c); a program that is beyond one of the others is no program that anybody has built.
+// How much is read of a file. The first two are the kernel's own limits (load_elf_phdrs and load_elf_binary in
+// fs/binfmt_elf.c); no real program exceeds one of the others.
 const (
 	headersLimit = 64 << 10
 	pathLimit    = 4096
@@ -19,8 +19,7 @@ const (
 	neededLimit  = 512
 )
 
-// The numbers of elf(5) that matter here. Package debug/elf knows them too, and brings the reader of debugging
-// information along.
+// The numbers of elf(5) that matter here. Package debug/elf has them too, but it links the reader of debugging information.
 const (
 	magic      = "\x7fELF"
 	identClass = 4
@@ -36,8 +35,8 @@ const (
 	dtNull, dtNeeded, dtStrtab, dtStrsz, dtRpath, dtRunpath = 0, 1, 5, 10, 15, 29
 )
 
-// program is what the kernel and the loader read of an ELF file. They go by its program headers; section headers, which
-// debug/elf goes by, may be stripped or lie.
+// program is what the kernel and the loader read of an ELF file. They use its program headers; section headers, which
+// debug/elf uses, may be stripped or wrong.
 type program struct {
 	class, data   byte
 	machine, kind uint16
@@ -45,15 +44,15 @@ type program struct {
 	interpreter string
 	// needed are the libraries (DT_NEEDED), in the order of the file.
 	needed []string
-	// rpath and runpath are the lists of directories as they stand in the file.
+	// rpath and runpath are the lists of directories, as in the file.
 	rpath, runpath string
-	// wants are the versions of symbols that it needs, by the library, and gives those that it has for others.
+	// wants are the versions of symbols that it needs, by library, and gives are those that it has for others.
 	wants map[string][]string
 	gives []string
 }
 
-// errNotELF: the file does not begin as an ELF file does.
-var errNotELF = errors.New("it is no ELF file")
+// errNotELF: the file does not begin like an ELF file.
+var errNotELF = errors.New("it is not an ELF file")
 
 // elfFile reads numbers of one file in its class and byte order.
 type elfFile struct {
@@ -114,7 +113,6 @@ func (f *elfFile) word(b []byte) uint64 {
 	return uint64(f.order.Uint32(b))
 }
 
-// segments reads the program headers.
 func (f *elfFile) segments(head []byte) ([]segment, error) {
 	at, entry, count, size := f.word(head[28:]), f.order.Uint16(head[42:]), f.order.Uint16(head[44:]), 32
 	if f.wide {
@@ -143,7 +141,7 @@ func (f *elfFile) segments(head []byte) ([]segment, error) {
 // bytes reads n bytes at an offset. The caller has bounded n.
 func (f *elfFile) bytes(at, n uint64) ([]byte, error) {
 	if at > uint64(f.size) || n > uint64(f.size)-at {
-		return nil, fmt.Errorf("it is cut off: it has %d bytes, and names bytes up to %d", f.size, end(at, n))
+		return nil, fmt.Errorf("it is cut off: it has %d bytes, and refers to bytes up to %d", f.size, end(at, n))
 	}
 	b := make([]byte, n)
 	if _, err := f.ReadAt(b, int64(at)); err != nil {
@@ -160,14 +158,13 @@ func end(at, n uint64) uint64 {
 	return at + n
 }
 
-// describe reads what the segments point at.
 func (f *elfFile) describe(p *program, segments []segment) error {
 	for _, s := range segments {
 		switch s.kind {
 		case ptLoad:
-			// The kernel maps what is not there, and the program dies of SIGBUS at the first byte of it.
+			// The kernel maps what is missing too, and the program dies of SIGBUS when it touches that.
 			if end(s.offset, s.inFile) > uint64(f.size) {
-				return fmt.Errorf("it is cut off: it has %d bytes, and names bytes up to %d", f.size, end(s.offset, s.inFile))
+				return fmt.Errorf("it is cut off: it has %d bytes, and refers to bytes up to %d", f.size, end(s.offset, s.inFile))
 			}
 		case ptInterp:
 			if p.interpreter != "" {
@@ -181,7 +178,7 @@ func (f *elfFile) describe(p *program, segments []segment) error {
 				return err
 			}
 			if name[len(name)-1] != 0 {
-				return errors.New("the name of its loader has no end, which the kernel refuses")
+				return errors.New("the name of its loader is not terminated, which the kernel refuses")
 			}
 			p.interpreter = cString(name)
 		}
@@ -194,7 +191,7 @@ func (f *elfFile) describe(p *program, segments []segment) error {
 	return nil
 }
 
-// dynamic reads what the loader is told.
+// dynamic reads the program's instructions to the loader.
 func (f *elfFile) dynamic(p *program, segments []segment, s segment) error {
 	table, err := f.bytes(s.offset, min(s.inFile, dynamicLimit))
 	if err != nil {
@@ -246,11 +243,11 @@ func (f *elfFile) entries(table []byte) (needed []uint64, single map[uint64]uint
 	return needed, single
 }
 
-// loaded is a file as it will lie in memory, where the loader reads it.
+// loaded is a file as it will be in memory, where the loader reads it.
 type loaded struct {
 	*elfFile
 	segments []segment
-	// tags are the entries of the dynamic segment that stand there once.
+	// tags are the entries of the dynamic segment, but for DT_NEEDED.
 	tags map[uint64]uint64
 }
 
@@ -266,18 +263,17 @@ func (l loaded) at(address, n uint64) ([]byte, error) {
 	return nil, errors.New("what its loader needs is not in the file")
 }
 
-// name reads a name of the string table.
 func (l loaded) name(at uint64) (string, error) {
 	size := l.tags[dtStrsz]
 	if at >= size {
-		return "", errors.New("a name that its loader needs lies outside of the table of names")
+		return "", errors.New("a name that its loader needs is outside the table of names")
 	}
 	b, err := l.at(end(l.tags[dtStrtab], at), min(size-at, pathLimit))
 	if err != nil {
 		return "", err
 	}
 	if bytes.IndexByte(b, 0) < 0 {
-		return "", errors.New("a name that its loader needs has no end")
+		return "", errors.New("a name that its loader needs is not terminated")
 	}
 	return cString(b), nil
 }

@@ -12,32 +12,74 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// elfText writes the smallest ELF file that says all of p: a header, program headers, and one segment with what they
-// point at.
-func elfText(p program) []byte {
-	var order binary.AppendByteOrder = binary.LittleEndian
-	if p.data == bigEndian {
-		order = binary.BigEndian
-	}
-	const address = 0x10000
-	wide, headers := p.class == class64, 3
-	word := func(b []byte, values ...uint64) []byte {
-		for _, v := range values {
-			if wide {
-				b = order.AppendUint64(b, v)
-			} else {
-				b = order.AppendUint32(b, uint32(v))
-			}
-		}
-		return b
-	}
-	headerSize, entrySize := 52, 32
-	if wide {
-		headerSize, entrySize = 64, 56
-	}
-	at := uint64(headerSize + headers*entrySize)
+// elfWriter writes numbers as an ELF file has them.
+type elfWriter struct {
+	binary.AppendByteOrder
+	wide bool // of 64 bits
+}
 
-	// The table of names, then the name of the loader, then what the loader is told.
+func newELFWriter(p program) elfWriter {
+	if p.data == bigEndian {
+		return elfWriter{binary.BigEndian, p.class == class64}
+	}
+	return elfWriter{binary.LittleEndian, p.class == class64}
+}
+
+// word appends values that are as wide as an address.
+func (w elfWriter) word(b []byte, values ...uint64) []byte {
+	for _, v := range values {
+		if w.wide {
+			b = w.AppendUint64(b, v)
+		} else {
+			b = w.AppendUint32(b, uint32(v))
+		}
+	}
+	return b
+}
+
+// sizes are those of the file's header and of a program header.
+func (w elfWriter) sizes() (header, entry int) {
+	if w.wide {
+		return 64, 56
+	}
+	return 52, 32
+}
+
+// elfAddress is where the file is in memory.
+const elfAddress = 0x10000
+
+// segment appends a program header.
+func (w elfWriter) segment(b []byte, kind uint32, from, size int) []byte {
+	offset := uint64(from)
+	b = w.AppendUint32(b, kind)
+	if w.wide {
+		b = w.AppendUint32(b, 4)
+	}
+	b = w.word(b, offset, elfAddress+offset, elfAddress+offset, uint64(size), uint64(size))
+	if !w.wide {
+		b = w.AppendUint32(b, 4)
+	}
+	return w.word(b, 1)
+}
+
+// header is the header of a file with so many program headers.
+func (w elfWriter) header(p program, headers int) []byte {
+	headerSize, entrySize := w.sizes()
+	b := append([]byte(magic), p.class, p.data, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	b = w.AppendUint16(b, p.kind)
+	b = w.AppendUint16(b, p.machine)
+	b = w.AppendUint32(b, 1)
+	b = w.word(b, elfAddress, uint64(headerSize), 0)
+	b = w.AppendUint32(b, 0)
+	for _, v := range []uint16{uint16(headerSize), uint16(entrySize), uint16(headers), 0, 0, 0} {
+		b = w.AppendUint16(b, v)
+	}
+	return b
+}
+
+// content is what the segments of p hold if it begins at the byte at: the names, the loader at loaderAt, and from
+// entriesAt what the loader reads. Both are relative to at.
+func (w elfWriter) content(p program, at int) (content []byte, loaderAt, entriesAt int) {
 	table := []byte{0}
 	name := func(text string) uint64 {
 		table = append(table, text+"\x00"...)
@@ -45,53 +87,37 @@ func elfText(p program) []byte {
 	}
 	var entries []byte
 	for _, n := range p.needed {
-		entries = word(entries, dtNeeded, name(n))
+		entries = w.word(entries, dtNeeded, name(n))
 	}
 	if p.rpath != "" {
-		entries = word(entries, dtRpath, name(p.rpath))
+		entries = w.word(entries, dtRpath, name(p.rpath))
 	}
 	if p.runpath != "" {
-		entries = word(entries, dtRunpath, name(p.runpath))
+		entries = w.word(entries, dtRunpath, name(p.runpath))
 	}
-	wants, gives := wantsTable(order, p.wants, name), givesTable(order, p.gives, name)
-	loader := []byte(p.interpreter + "\x00")
-	content := slices.Concat(table, loader, wants, gives)
-	behind := address + at + uint64(len(table)+len(loader))
-	entries = word(entries, dtStrtab, address+at, dtStrsz, uint64(len(table)), dtVerneed, behind, dtVerneednum, uint64(len(p.wants)),
+	wants, gives := wantsTable(w, p.wants, name), givesTable(w, p.gives, name)
+	content = slices.Concat(table, []byte(p.interpreter+"\x00"), wants, gives)
+	start, behind := elfAddress+uint64(at), elfAddress+uint64(at+len(table)+len(p.interpreter)+1)
+	entries = w.word(entries, dtStrtab, start, dtStrsz, uint64(len(table)), dtVerneed, behind, dtVerneednum, uint64(len(p.wants)),
 		dtVerdef, behind+uint64(len(wants)), dtVerdefnum, uint64(len(p.gives)), dtNull, 0)
-	content = append(content, entries...)
+	return append(content, entries...), len(table), len(content)
+}
 
-	segment := func(b []byte, kind uint32, from, size int) []byte {
-		offset := uint64(from)
-		b = order.AppendUint32(b, kind)
-		if wide {
-			b = order.AppendUint32(b, 4)
-		}
-		b = word(b, offset, address+offset, address+offset, uint64(size), uint64(size))
-		if !wide {
-			b = order.AppendUint32(b, 4)
-		}
-		return word(b, 1)
-	}
-	var b []byte
-	b = append(b, magic...)
-	b = append(b, p.class, p.data, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	b = order.AppendUint16(b, p.kind)
-	b = order.AppendUint16(b, p.machine)
-	b = order.AppendUint32(b, 1)
-	b = word(b, address, uint64(headerSize), 0)
-	b = order.AppendUint32(b, 0)
-	for _, v := range []uint16{uint16(headerSize), uint16(entrySize), uint16(headers), 0, 0, 0} {
-		b = order.AppendUint16(b, v)
-	}
-	loaderAt, entriesAt := int(at)+len(table), int(at)+len(content)-len(entries)
-	b = segment(b, ptLoad, 0, int(at)+len(content))
+// elfText writes the smallest ELF file that says all of p: a header, program headers, and one segment with what they
+// point at.
+func elfText(p program) []byte {
+	const headers = 3
+	w := newELFWriter(p)
+	headerSize, entrySize := w.sizes()
+	at := headerSize + headers*entrySize
+	content, loaderAt, entriesAt := w.content(p, at)
+	b := w.segment(w.header(p, headers), ptLoad, 0, at+len(content))
 	if p.interpreter != "" {
-		b = segment(b, ptInterp, loaderAt, len(loader))
+		b = w.segment(b, ptInterp, at+loaderAt, len(p.interpreter)+1)
 	} else {
-		b = segment(b, 0, 0, 0)
+		b = w.segment(b, 0, 0, 0)
 	}
-	b = segment(b, ptDynamic, entriesAt, len(entries))
+	b = w.segment(b, ptDynamic, at+entriesAt, len(content)-entriesAt)
 	return append(b, content...)
 }
 
@@ -149,7 +175,7 @@ func ours() program {
 	}
 }
 
-func TestWhatTheLoaderIsToldIsRead(t *testing.T) {
+func TestWhatTheLoaderNeedsIsRead(t *testing.T) {
 	for name, p := range map[string]program{
 		"64 bits": ours(),
 		"32 bits": {class: class32, data: littleEndian, machine: 3, kind: typeExec, interpreter: "/lib/ld-linux.so.2", needed: []string{"libc.so.6"}, rpath: "/opt/lib"},
@@ -226,14 +252,14 @@ func TestMaliciousFileIsToldWithoutReadingWhatItClaims(t *testing.T) {
 		{"too many program headers", func(b []byte) { put16(b[56:], 0xffff) }, "it has 65535 program headers of 56 bytes, which the kernel refuses"},
 		{"large program headers", func(b []byte) { put16(b[54:], 0xffff) }, "it has 3 program headers of 65535 bytes, which the kernel refuses"},
 		{"program headers at the end of the world", func(b []byte) { put64(b[32:], ^uint64(0)) }, "its program headers cannot be read: it is cut off"},
-		{"a segment beyond the end of the world", func(b []byte) { put64(b[segmentsAt+32:], ^uint64(0)) }, "names bytes up to 18446744073709551615"},
+		{"a segment beyond the end of the world", func(b []byte) { put64(b[segmentsAt+32:], ^uint64(0)) }, "refers to bytes up to 18446744073709551615"},
 		{"a loader of a gigabyte", func(b []byte) { put64(b[segmentsAt+entry+32:], 1<<30) }, "the name of its loader has 1073741824 bytes, which the kernel refuses"},
 		{"a loader without a name", func(b []byte) { put64(b[segmentsAt+entry+32:], 1) }, "the name of its loader has 1 bytes"},
-		{"a loader without an end", func(b []byte) { put64(b[segmentsAt+entry+32:], 5) }, "the name of its loader has no end"},
+		{"a loader without an end", func(b []byte) { put64(b[segmentsAt+entry+32:], 5) }, "the name of its loader is not terminated"},
 		{"a dynamic segment outside", func(b []byte) { put64(b[segmentsAt+2*entry+8:], 1<<62) }, "it is cut off"},
 		{"names outside of the file", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrtab)+8:], 1<<40) }, "what its loader needs is not in the file"},
-		{"names outside of their table", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrsz)+8:], 1) }, "lies outside of the table of names"},
-		{"a name without an end", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrsz)+8:], 3) }, "a name that its loader needs has no end"},
+		{"names outside of their table", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrsz)+8:], 1) }, "is outside the table of names"},
+		{"a name without an end", func(b []byte) { put64(b[bytes.LastIndexByte(b, dtStrsz)+8:], 3) }, "a name that its loader needs is not terminated"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			text := elfText(ours())

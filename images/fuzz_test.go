@@ -106,7 +106,7 @@ func FuzzScript(f *testing.F) {
 			t.Fatal(err)
 		}
 		// In a root that is empty nothing can run but what is static, and everything that cannot says what to do.
-		problems := (&Place{Root: dir, Path: "/bin"}).Check("/script")
+		problems := (&Place{root: dir, Path: dir + "/bin"}).Check("/script")
 		if bytes.HasPrefix(text, []byte(magic)) {
 			return
 		}

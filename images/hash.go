@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -19,27 +18,41 @@ import (
 // hashChunk is how much of a file is in memory at once.
 const hashChunk = 128 << 10
 
-// stamp tells a file from any other, and from itself after a change: whoever writes to it, or puts another one in its
-// place, changes one of these. The time of a change (ctime) cannot be set.
-type stamp struct {
+// Identity tells a file from any other, and from itself after a change: writing to it, or putting another file in its
+// place, changes one of these. The time of the last change (ctime) cannot be set.
+type Identity struct {
 	device, inode     uint64
 	size              int64
 	modified, changed unix.Timespec
 }
 
-func stampOf(info fs.FileInfo) stamp {
+// IdentityOf gives the identity of the file that was looked at.
+func IdentityOf(info fs.FileInfo) Identity {
 	s, _ := info.Sys().(*syscall.Stat_t)
-	return stamp{uint64(s.Dev), s.Ino, s.Size, unix.Timespec(s.Mtim), unix.Timespec(s.Ctim)} //nolint:unconvert // the types differ between machines
+	return Identity{uint64(s.Dev), s.Ino, s.Size, unix.Timespec(s.Mtim), unix.Timespec(s.Ctim)} //nolint:unconvert // the types differ between machines
 }
 
-// tick is more than the time between two of the kernel's clock ticks, by which files are stamped: a file that changed
-// within the last one may change again and keep its stamp.
-const tick = 20 * time.Millisecond
+const (
+	// tick is more than the time between two ticks of the kernel's clock for files.
+	tick = 20 * time.Millisecond
+	// coarseTick is that of a file system that keeps whole seconds, such as ext4 with small inodes, or every other one.
+	coarseTick = 2 * time.Second
+)
+
+// Settled reports whether the next change of the file changes its identity: a file that changed within the last tick may
+// change again and keep it.
+func (id Identity) Settled() bool {
+	limit := tick
+	if id.changed.Nsec == 0 {
+		limit += coarseTick
+	}
+	return time.Since(time.Unix(id.changed.Unix())) > limit
+}
 
 // hashed is what was read of an open file.
 type hashed struct {
-	stamp stamp
-	hex   string
+	identity Identity
+	hex      string
 	// settled: the file was the same before and after it was read, and has not changed just now.
 	settled bool
 }
@@ -48,10 +61,10 @@ type hashed struct {
 func hashOpen(ctx context.Context, file *os.File) (hashed, error) {
 	before, err := file.Stat()
 	if err != nil {
-		return hashed{}, fmt.Errorf("cannot be read: %w", err)
+		return hashed{}, err //nolint:wrapcheck // it names the operation and the file
 	}
-	h := hashed{stamp: stampOf(before)}
-	h.settled = time.Since(time.Unix(h.stamp.changed.Unix())) > tick
+	h := hashed{identity: IdentityOf(before)}
+	h.settled = h.identity.Settled()
 	hash, chunk := sha256.New(), make([]byte, hashChunk)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -63,17 +76,18 @@ func hashOpen(ctx context.Context, file *os.File) (hashed, error) {
 			break
 		}
 		if err != nil {
-			return hashed{}, fmt.Errorf("cannot be read: %w", err)
+			return hashed{}, err //nolint:wrapcheck // it names the operation and the file
 		}
 	}
 	after, err := file.Stat()
-	h.settled = h.settled && err == nil && stampOf(after) == h.stamp
+	h.settled = h.settled && err == nil && IdentityOf(after) == h.identity
 	h.hex = hex.EncodeToString(hash.Sum(nil))
 	return h, nil
 }
 
-// hashes remembers the digests of files for as long as they are the same, by whatever name. The zero value is ready, for
-// several goroutines. While it reads a file it holds nobody up: two who ask for the same one at once both read it.
+// hashes remembers the digests of files for as long as they are the same, by whatever name. The zero value is ready,
+// for several goroutines. While it reads a file it blocks nobody: if two goroutines ask for the same file at once, both
+// read it.
 type hashes struct {
 	mu    sync.Mutex
 	known map[inode]hashed
@@ -82,21 +96,18 @@ type hashes struct {
 // inode is the number of a file on its device.
 type inode struct{ device, number uint64 }
 
-// of gives the SHA-256 in hex of a regular file that was opened just now. fresh reads it even where it is known.
+// of gives the SHA-256 in hex of a regular file. If fresh is set it is read even if it is known.
 func (h *hashes) of(ctx context.Context, file *os.File, fresh bool) (string, error) {
 	info, err := file.Stat()
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("cannot be read: %w", err)
-	case !info.Mode().IsRegular():
-		return "", errNotRegular
+	if err != nil {
+		return "", err //nolint:wrapcheck // it names the operation and the file
 	}
-	is := stampOf(info)
+	is := IdentityOf(info)
 	key := inode{is.device, is.inode}
 	h.mu.Lock()
 	known, have := h.known[key]
 	h.mu.Unlock()
-	if have && !fresh && known.stamp == is {
+	if have && !fresh && known.identity == is {
 		return known.hex, nil
 	}
 	now, err := hashOpen(ctx, file)

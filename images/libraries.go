@@ -35,9 +35,9 @@ type search struct {
 	queue []*object
 	// missing are the names that were not found, with what needs them.
 	missing []string
-	// older are the versions of symbols that the libraries found do not have.
+	// older are the versions of symbols that the libraries that were found do not have.
 	older []string
-	// sure: no file that we do not know can have named another directory.
+	// sure: no file that we do not read can name another directory.
 	sure bool
 	// configs is how many files of the loader's configuration were read.
 	configs int
@@ -62,22 +62,20 @@ func (p *Place) checkLibraries(file string, prog program) []Problem {
 	}
 	var problems []Problem
 	if len(s.missing) > 0 {
-		problems = append(problems, s.problem())
+		problems = append(problems, Problem{
+			Sure: s.sure, What: file + " needs libraries that are not found: " + some(s.missing),
+			Next: "install the packages that have them, or name their directory in LD_LIBRARY_PATH; looked for in " + strings.Join(s.system, ", "),
+		})
 	}
 	if len(s.older) > 0 {
-		problems = append(problems, s.olderProblem())
+		problems = append(problems, Problem{
+			What: file + " was built for newer libraries: it needs " + some(s.older),
+			Next: "use an image of the system that it was built on, or of a newer one, or build it on the system of the image",
+		})
 	}
 	return problems
 }
 
-func (s *search) problem() Problem {
-	return Problem{
-		Sure: s.sure, What: s.main.path + " needs libraries that are not found: " + some(s.missing),
-		Next: "install the packages that have them, or name their directory in LD_LIBRARY_PATH; looked for in " + strings.Join(s.system, ", "),
-	}
-}
-
-// some joins the first few of a list.
 func some(list []string) string {
 	const shown = 5
 	if more := len(list) - shown; more > 0 {
@@ -86,7 +84,7 @@ func some(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-// need looks for a library that an object asks for. A library is loaded once for all who ask for it by the same name.
+// need looks for a library that an object needs. A library is loaded once for all objects that need it by the same name.
 func (s *search) need(from *object, name string) {
 	if _, done := s.known[name]; done || s.isLoader(name) || len(s.known) == librariesLimit {
 		return
@@ -104,7 +102,7 @@ func (s *search) need(from *object, name string) {
 	}
 }
 
-// find is nil where there is no such library.
+// find gives nil if there is no such library.
 func (s *search) find(from *object, name string) *object {
 	if strings.Contains(name, "/") {
 		return s.library(from, s.expand(from, name))
@@ -125,7 +123,8 @@ func (s *search) miss(from *object, name string) {
 	s.missing = append(s.missing, name)
 }
 
-// isLoader reports whether the loader itself answers to the name. That of musl is the C library too, by any of its names.
+// isLoader reports whether the name is that of the loader itself. The loader of musl is also the C library, by any of its
+// names.
 func (s *search) isLoader(name string) bool {
 	if name == filepath.Base(s.main.interpreter) {
 		return true
@@ -135,7 +134,7 @@ func (s *search) isLoader(name string) bool {
 	return s.musl && isLib && dot && slices.Contains([]string{"c", "pthread", "rt", "m", "dl", "util", "xnet"}, word)
 }
 
-// library opens a file that may be the library; nil where it is none. One for another machine is passed over, as the
+// library opens a file that may be the library, and gives nil if it is not. One for another machine is passed over, as the
 // loader does.
 func (s *search) library(from *object, file string) *object {
 	f, size, err := s.open(file)
@@ -150,8 +149,8 @@ func (s *search) library(from *object, file string) *object {
 	return &object{path: file, program: prog, parent: from}
 }
 
-// dirs are the directories in which the loader looks for what an object needs, in its order. DT_RPATH counts for what
-// the libraries need too, DT_RUNPATH only for the object itself; to musl both are the same.
+// dirs are the directories in which the loader looks for what an object needs, in its order. DT_RPATH also applies to what
+// the libraries need, DT_RUNPATH only to the object itself; to musl both are the same.
 func (s *search) dirs(from *object) []string {
 	variable := strings.FieldsFunc(s.LibraryPath, func(r rune) bool { return r == ':' || r == ';' })
 	if s.musl {
@@ -182,23 +181,23 @@ func (s *search) expandAll(o *object, list string) []string {
 	return dirs
 }
 
-// expand puts in what stands for the directory of the object, and for that of the machine's libraries.
+// expand replaces the variables for the directory of the object and for that of the machine's libraries.
 func (s *search) expand(o *object, text string) string {
 	origin := filepath.Dir(o.path)
-	if s.Root == "" && o == s.main {
-		// That of the program is where it really lies, behind all links.
+	if o == s.main {
+		// That of the program is the real one, behind all links.
 		if real, err := filepath.EvalSymlinks(o.path); err == nil {
 			origin = filepath.Dir(real)
 		}
 	}
-	if absolute, err := filepath.Abs(origin); err == nil && s.Root == "" {
+	if absolute, err := filepath.Abs(origin); err == nil {
 		origin = absolute
 	}
 	lib := "lib/" + s.machine().triple
 	return strings.NewReplacer("${ORIGIN}", origin, "$ORIGIN", origin, "${LIB}", lib, "$LIB", lib).Replace(text)
 }
 
-// muslDirs are those of musl's configuration, or else its own.
+// muslDirs are those of musl's configuration, otherwise its own.
 func (s *search) muslDirs() []string {
 	name := strings.TrimSuffix(filepath.Base(s.main.interpreter), ".so.1")
 	text := s.head("/etc/"+name+".path", configLimit)
@@ -208,8 +207,8 @@ func (s *search) muslDirs() []string {
 	return []string{"/lib", "/usr/local/lib", "/usr/lib"}
 }
 
-// glibcDirs are those of /etc/ld.so.conf, from which ldconfig makes the cache that the loader reads, and then the
-// loader's own, which differ between distributions: so they are all of them.
+// glibcDirs are those of /etc/ld.so.conf, from which ldconfig makes the cache that the loader reads, and then the loader's
+// own. These differ between distributions, so all are listed.
 func (s *search) glibcDirs() []string {
 	dirs := s.configDirs("/etc/ld.so.conf")
 	if triple := s.machine().triple; triple != "" {
@@ -227,7 +226,7 @@ func (s *search) glibcDirs() []string {
 
 // configDirs reads a file of ldconfig(8).
 func (s *search) configDirs(file string) []string {
-	if s.configs++; s.configs > configsLimit { // they may include each other in a circle
+	if s.configs++; s.configs > configsLimit { // they may include each other
 		return nil
 	}
 	var dirs []string
@@ -247,16 +246,12 @@ func (s *search) configDirs(file string) []string {
 	return dirs
 }
 
-// included reads the files of a pattern, whose last element alone may have wildcards.
+// included reads the files of a pattern. Only its last element may have wildcards.
 func (s *search) included(dir, pattern string) []string {
 	if !filepath.IsAbs(pattern) {
 		pattern = filepath.Join(dir, pattern)
 	}
-	real, err := s.real(filepath.Dir(pattern))
-	if err != nil {
-		return nil
-	}
-	entries, _ := os.ReadDir(real) // sorted, as ldconfig reads them
+	entries, _ := os.ReadDir(s.root + filepath.Dir(pattern)) // sorted, as ldconfig reads them
 	var dirs []string
 	for _, entry := range entries {
 		if match, _ := filepath.Match(filepath.Base(pattern), entry.Name()); match {

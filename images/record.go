@@ -11,34 +11,37 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"rollup-entrypoint/internal/layout"
+	"rollup-entrypoint/internal/regularfile"
 )
 
-// RecordOptions say what a manifest has besides the files. The zero value is ready.
+// RecordOptions say what a manifest has besides the files, and what it leaves out. The zero value is ready.
 type RecordOptions struct {
-	// Labels are what the build says of itself.
+	// Labels are what the build says about itself.
 	Labels map[string]string
-	// Skip, where not nil, reports whether files of that name are left out, because the program itself writes them.
+	// Skip, if not nil, reports whether files of that name are left out, because the program itself writes them.
 	Skip func(name string) bool
 }
 
-// RecordManifest reads what lies below root: each folder in "versions", and manager.json where there is one. All that a
-// manifest cannot vouch for is an error: what is neither file, folder nor link, a link that leads out of its folder, a
-// program that is broken. It reads one file at a time and ends when ctx does.
+// RecordManifest reads what is below root: each folder in "versions", and manager.json if there is one. What a manifest
+// cannot vouch for is an error: anything that is neither a file, a folder nor a link, a link that leads out of its
+// folder, a broken program. It reads one file at a time and ends when ctx does.
 func RecordManifest(ctx context.Context, root string, o RecordOptions) (*Manifest, error) {
 	m := &Manifest{Schema: manifestSchema, Labels: map[string]string{}, Files: []RecordedFile{}}
 	for key, value := range o.Labels {
 		if !utf8.ValidString(key) || !utf8.ValidString(value) || strings.ContainsRune(key+value, 0) || key == "" {
-			return nil, fmt.Errorf("the label %q=%q cannot be recorded: it is no text", key, value)
+			return nil, fmt.Errorf("the label %q=%q cannot be recorded: it is not text", key, value)
 		}
 		m.Labels[key] = value
 	}
-	plan, err := os.Stat(filepath.Join(root, ManagerFile))
+	plan, err := os.Stat(filepath.Join(root, layout.ManagerFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return nil, fmt.Errorf("cannot read the plan: %w", err)
 	default:
-		f, err := recordFile(ctx, root, ManagerFile, plan.Mode())
+		f, err := recordFile(ctx, root, layout.ManagerFile, plan.Mode())
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +63,7 @@ func RecordManifest(ctx context.Context, root string, o RecordOptions) (*Manifes
 
 // versionFolders gives the names of the folders of versions, sorted.
 func versionFolders(root string) ([]string, error) {
-	dir := filepath.Join(root, VersionsDir)
+	dir := filepath.Join(root, layout.VersionsDir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the versions: %w", err)
@@ -68,18 +71,18 @@ func versionFolders(root string) ([]string, error) {
 	var names []string
 	for _, entry := range entries {
 		if !entry.IsDir() {
-			return nil, fmt.Errorf("%s is no folder, and only folders of versions belong there: remove it", filepath.Join(dir, entry.Name()))
+			return nil, fmt.Errorf("%s is not a folder, and only the folders of versions belong there: remove it", filepath.Join(dir, entry.Name()))
 		}
 		names = append(names, entry.Name())
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%s has no folder: put each version into one of its own", dir)
+		return nil, fmt.Errorf("%s has no folders: put each version into its own", dir)
 	}
 	return names, nil
 }
 
 func recordVersion(ctx context.Context, root, name string, skip func(string) bool) (RecordedVersion, error) {
-	folder := filepath.Join(root, VersionsDir, name)
+	folder := filepath.Join(root, layout.VersionsDir, name)
 	v := RecordedVersion{Name: name}
 	if !utf8.ValidString(name) {
 		return v, fmt.Errorf("the folder %q has no name in UTF-8: rename it", folder)
@@ -89,7 +92,7 @@ func recordVersion(ctx context.Context, root, name string, skip func(string) boo
 		return v, err
 	}
 	if len(paths) == 0 {
-		return v, fmt.Errorf("%s has no file: remove the folder, or put the version there", folder)
+		return v, fmt.Errorf("%s has no files: remove the folder, or put the version there", folder)
 	}
 	for _, at := range paths {
 		f, err := recordFile(ctx, folder, at, is[at].Mode())
@@ -101,8 +104,8 @@ func recordVersion(ctx context.Context, root, name string, skip func(string) boo
 	return v, nil
 }
 
-// walkFolder gives all that lies in the folder and below, without the folders themselves: what each is, and the paths,
-// relative to the folder, with slashes, sorted. Links are not followed, nor may the folder be one.
+// walkFolder gives everything in the folder and below it, without the folders themselves: what each file is, and the
+// paths, relative to the folder, with slashes, sorted. Links are not followed, and the folder must not be one.
 func walkFolder(folder string, skip func(string) bool) (paths []string, is map[string]fs.FileInfo, err error) {
 	is = map[string]fs.FileInfo{}
 	err = filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
@@ -126,7 +129,6 @@ func walkFolder(folder string, skip func(string) bool) (paths []string, is map[s
 	return paths, is, nil
 }
 
-// kindOf names what is no folder.
 func kindOf(mode fs.FileMode) string {
 	switch mode.Type() {
 	case 0:
@@ -140,7 +142,7 @@ func kindOf(mode fs.FileMode) string {
 	}
 }
 
-// recordFile makes the entry of what lies in the folder.
+// recordFile makes the entry of a file in the folder.
 func recordFile(ctx context.Context, folder, at string, mode fs.FileMode) (RecordedFile, error) {
 	name := filepath.Join(folder, at)
 	f := RecordedFile{Path: at}
@@ -156,32 +158,27 @@ func recordFile(ctx context.Context, folder, at string, mode fs.FileMode) (Recor
 	default:
 		return f, fmt.Errorf("%s is a %s, want a regular file: remove it", name, kindOf(mode))
 	}
-	file, size, err := (&Place{}).open(name)
+	file, err := regularfile.Open(name)
 	if err != nil {
 		return f, fmt.Errorf("%s cannot be read: %w", name, err)
 	}
 	defer file.Close()
 	sum, err := hashOpen(ctx, file)
 	if err != nil {
-		return f, fmt.Errorf("%s: %w", name, err)
+		return f, fmt.Errorf("%s cannot be read: %w", name, err)
 	}
-	f.Size, f.SHA256, f.Executable = sum.stamp.size, sum.hex, mode.Perm()&0o111 != 0
+	f.Size, f.SHA256, f.Executable = sum.identity.size, sum.hex, mode.Perm()&0o111 != 0
 	if !f.Executable {
 		return f, nil
 	}
-	prog, err := readELF(file, size)
-	switch {
-	case errors.Is(err, errNotELF):
-	case err != nil:
+	if _, err := readELF(file, sum.identity.size); err != nil && !errors.Is(err, errNotELF) {
 		return f, fmt.Errorf("%s is broken: %w; copy it again from where it was built", name, err)
-	default:
-		f.ELF = describeELF(prog)
 	}
 	return f, nil
 }
 
-// linkInside reads a symbolic link, which must lead to something in its own folder: of what lies elsewhere the manifest
-// knows nothing, and a folder must stay whole when it is copied into another image.
+// linkInside reads a symbolic link, which must lead to something in its own folder: the manifest does not cover what is
+// elsewhere, and a folder must stay whole when it is copied into another image.
 func linkInside(folder, name string) (target string, err error) {
 	full := filepath.Join(folder, name)
 	target, err = os.Readlink(full)
@@ -203,22 +200,8 @@ func linkInside(folder, name string) (target string, err error) {
 	return target, nil
 }
 
-// below reports whether a file lies in a folder; both are names without links.
+// below reports whether a file is in a folder; both are names without links.
 func below(folder, file string) bool {
 	relative, err := filepath.Rel(folder, file)
 	return err == nil && filepath.IsLocal(relative)
-}
-
-// describeELF is what the manifest tells of a program.
-func describeELF(prog program) *RecordedELF {
-	e := &RecordedELF{Machine: fmt.Sprintf("elf-%d", prog.machine), Class: 32, Interpreter: prog.interpreter, Needed: prog.needed}
-	if prog.class == class64 {
-		e.Class = 64
-	}
-	for _, m := range machines {
-		if prog.machine == m.machine && prog.class == m.class && prog.data == m.data {
-			e.Machine = m.arch
-		}
-	}
-	return e
 }

@@ -6,16 +6,18 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+
+	"rollup-entrypoint/internal/lookpath"
 )
 
 const (
-	// scriptLimit is what the kernel reads of a #! line, its end included (BINPRM_BUF_SIZE, from Linux 5.1).
+	// scriptLimit is how much of a #! line the kernel reads, including its end (BINPRM_BUF_SIZE, since Linux 5.1).
 	scriptLimit = 256
 	// scriptDepth is how often an interpreter may be a script itself.
 	scriptDepth = 5
 )
 
-// checkScript looks for the interpreter of a file that is no ELF file.
+// checkScript looks for the interpreter of a file that is not an ELF file.
 func (p *Place) checkScript(path, head string, depth int) []Problem {
 	line, isScript := strings.CutPrefix(head, "#!")
 	if !isScript {
@@ -38,8 +40,8 @@ func (p *Place) checkScript(path, head string, depth int) []Problem {
 	return found
 }
 
-// splitScript takes a #! line apart as the kernel does (load_script in fs/binfmt_script.c): an interpreter, and all the
-// rest as one argument. full: the line may go on beyond what the kernel reads.
+// splitScript splits a #! line as the kernel does (load_script in fs/binfmt_script.c): into an interpreter, and all the rest
+// as one argument. full: the line may continue beyond what the kernel reads.
 func splitScript(text string, full bool) (interpreter, argument string, err error) {
 	line, _, ended := strings.Cut(text, "\n")
 	line = strings.TrimLeft(line, " \t")
@@ -62,15 +64,15 @@ func (p *Place) noInterpreter(path, interpreter string, err error) Problem {
 	case carriage:
 		return sure(fmt.Sprintf("the #! line of %s ends in a carriage return, so that %s is not found", path, shown), "give the file Unix line ends: sed -i 's/\\r$//' "+path)
 	case errors.Is(err, fs.ErrNotExist):
-		return sure(fmt.Sprintf("the interpreter %s, named in the #! line of %s, is not there", interpreter, path),
-			"install it in the image, or name one that is there")
+		return sure(fmt.Sprintf("the interpreter %s, named in the #! line of %s, does not exist", interpreter, path),
+			"install it in the image, or name one that exists")
 	case errors.Is(err, fs.ErrPermission):
 		return sure(fmt.Sprintf("the interpreter %s, named in the #! line of %s, is not executable for this user", interpreter, path), "make it executable: chmod 755 "+interpreter)
 	}
 	return sure(fmt.Sprintf("the interpreter %s, named in the #! line of %s, cannot be used: %s", interpreter, path, err), "name a program")
 }
 
-// checkEnv looks for the program that env(1) will search in PATH.
+// checkEnv looks for the program that env(1) will search for in PATH.
 func (p *Place) checkEnv(path, argument string, depth int) []Problem {
 	name := argument
 	if rest, split := strings.CutPrefix(argument, "-S"); split {
@@ -87,10 +89,11 @@ func (p *Place) checkEnv(path, argument string, depth int) []Problem {
 	case carriage:
 		return []Problem{p.noInterpreter(path, name+"\r", fs.ErrNotExist)}
 	case name == "" || strings.HasPrefix(name, "-"):
-		return nil // one of its options: what follows is not known
+		return nil // one of its options: we do not know what follows
 	}
-	file, err := p.search(name)
-	if err == nil {
+	file, err := lookpath.Find(name, p.Path)
+	file = strings.TrimPrefix(file, p.root)
+	if err == nil && p.executable(file) == nil {
 		return p.check(file, depth+1)
 	}
 	next := "install it in the image, or set PATH"
@@ -98,21 +101,4 @@ func (p *Place) checkEnv(path, argument string, depth int) []Problem {
 		next = "env takes all of it as one name: use #!/usr/bin/env -S " + argument
 	}
 	return []Problem{sure(fmt.Sprintf("the interpreter %q, named in the #! line of %s, is not found in PATH=%s", name, path, p.Path), next)}
-}
-
-// search finds a program as execvp(3) does.
-func (p *Place) search(name string) (string, error) {
-	if strings.Contains(name, "/") {
-		return name, p.executable(name)
-	}
-	for _, dir := range filepath.SplitList(p.Path) {
-		file := dir + "/" + name
-		if dir == "" {
-			file = "./" + name
-		}
-		if p.executable(file) == nil {
-			return file, nil
-		}
-	}
-	return "", fs.ErrNotExist
 }

@@ -1,24 +1,23 @@
 package images
 
 import (
-	"fmt"
 	"path/filepath"
 	"slices"
 )
 
-// A library says which versions of its symbols it has, and a program which it needs of which library: a program that was
-// built on a newer system than its image is found by "GLIBC_2.38", which is missing there.
+// A library says which versions of its symbols it has, and a program which versions it needs of which library. So a program
+// that was built on a newer system than that of its image is found by "GLIBC_2.38", which is missing there.
 
 const (
 	dtVerneed, dtVerneednum = 0x6ffffffe, 0x6fffffff
 	dtVerdef, dtVerdefnum   = 0x6ffffffc, 0x6ffffffd
-	// weak: the loader does without this version.
+	// weak: the loader can do without this version.
 	weak = 2
-	// symbolsLimit bounds how many entries of a file's tables are read.
+	// symbolsLimit is how many entries of a file's tables are read at most.
 	symbolsLimit = 2048
 )
 
-// wants reads the table of the versions needed (Verneed and Vernaux of elf(5)), as far as it can be read.
+// wants reads the table of the versions that are needed (Verneed and Vernaux of elf(5)), as far as it is readable.
 func (l loaded) wants() map[string][]string {
 	var wanted map[string][]string
 	left := symbolsLimit
@@ -55,7 +54,7 @@ func (l loaded) gives() []string {
 	return given
 }
 
-// chain visits count entries of size bytes, each of which tells at byte next how far it is to the following one.
+// chain visits count entries of size bytes. Each has the distance to the following one at byte next.
 func (l loaded) chain(at, count, size, next uint64, left *int, visit func(at uint64, entry []byte)) {
 	for ; count > 0 && *left > 0; count-- {
 		*left--
@@ -72,8 +71,8 @@ func (l loaded) chain(at, count, size, next uint64, left *int, visit func(at uin
 	}
 }
 
-// compare notes the versions that an object wants of a library and that the one found does not have. The loader of musl
-// does not ask; a library without any version is taken by that of glibc, too.
+// compare finds the versions that an object wants of a library and that the one found does not have. The loader of musl
+// does not look at versions; that of glibc also takes a library that has none.
 func (s *search) compare(from *object, name string) {
 	found := s.known[name]
 	if s.musl || found == nil || len(found.gives) == 0 {
@@ -90,12 +89,5 @@ func (s *search) compare(from *object, name string) {
 		if !slices.Contains(s.older, text) {
 			s.older = append(s.older, text)
 		}
-	}
-}
-
-func (s *search) olderProblem() Problem {
-	return Problem{
-		What: fmt.Sprintf("%s was built for newer libraries: it needs %s", s.main.path, some(s.older)),
-		Next: "take an image of the system on which it was built, or a newer one, or build it on that of the image",
 	}
 }

@@ -11,48 +11,39 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/layout"
+	"rollup-entrypoint/internal/regularfile"
 )
 
-// Difference is something that is not as the manifest says.
-type Difference struct {
-	// Version is the name of the folder; empty for what lies beside the folders.
-	Version string
-	// Path is the file.
-	Path string
-	// What is wrong, which names the file, and what to do next.
-	What, Next string
-	// Extra: it is only a file more than there was, which may well have been written by the program itself.
-	Extra bool
-}
-
-// Verifier compares what lies below a root directory with its manifest. It remembers the digests of files for as long as
-// these are the same by device, inode, size and times. It may be used by several goroutines.
+// Verifier compares the files below a root directory with their manifest. It remembers the digests of files for as long
+// as these are the same by device, inode, size and times. It may be used by several goroutines.
 type Verifier struct {
 	// Root is the directory with the folder "versions".
-	Root     string
+	Root string
+	// Manifest may be nil for Locate, Covers and Digest.
 	Manifest *Manifest
-	// Skip, where not nil, reports whether files of that name are not missed and not told, because the program itself
-	// writes them.
+	// Skip, if not nil, reports whether files of that name are left out, because the program itself writes them.
 	Skip func(name string) bool
 
 	hashes hashes
 }
 
 const (
-	asItWasBuilt = "take the image as it was built, or copy the version into it again"
-	writeAgain   = "if that is meant, write the manifest again with 'entrypoint manifest write' when the image is built"
+	asItWasBuilt = "use the image as it was built, or copy the version into it again"
+	writeAgain   = "if that is intended, write the manifest again with 'entrypoint manifest write' when the image is built"
 )
 
-// Location is where a file lies below the root.
+// Location is where a file is below the root.
 type Location struct {
-	// Version is the name of the folder; empty for what lies beside the folders.
+	// Version is the name of the folder; empty for what is beside the folders.
 	Version string
 	// Path is relative to the folder of the version, or to the root, with slashes.
 	Path string
 }
 
-// Locate says where the file lies below the root, if it does: by its name, and by where the links in its name lead, which
-// may be two places.
+// Locate says where the file is below the root, if it is there: by its name, and by where the links in its name lead.
+// That may be two places.
 func (v *Verifier) Locate(file string) []Location {
 	root, err := filepath.Abs(v.Root)
 	if err != nil {
@@ -64,7 +55,7 @@ func (v *Verifier) Locate(file string) []Location {
 	}
 	if absolute, err := filepath.Abs(file); err == nil {
 		files[0] = absolute
-		// The folder alone, too: where the file was replaced by a link its name is still that of the one in the manifest.
+		// The folder alone, too: if the file was replaced by a link its name is still that of the one in the manifest.
 		if dir, err := filepath.EvalSymlinks(filepath.Dir(absolute)); err == nil {
 			files = append(files, filepath.Join(dir, filepath.Base(absolute)))
 		}
@@ -80,7 +71,7 @@ func (v *Verifier) Locate(file string) []Location {
 				continue
 			}
 			at := Location{Path: filepath.ToSlash(relative)}
-			if rest, inVersion := strings.CutPrefix(at.Path, VersionsDir+"/"); inVersion {
+			if rest, inVersion := strings.CutPrefix(at.Path, layout.VersionsDir+"/"); inVersion {
 				at.Version, at.Path, _ = strings.Cut(rest, "/")
 			}
 			if !slices.Contains(all, at) {
@@ -91,8 +82,8 @@ func (v *Verifier) Locate(file string) []Location {
 	return all
 }
 
-// Covers reports whether a manifest speaks of what lies there: of the folders of the versions, and of manager.json.
-func (v *Verifier) Covers(at Location) bool { return at.Version != "" || at.Path == ManagerFile }
+// Covers reports whether a manifest covers what is there: the folders of the versions, and manager.json.
+func (v *Verifier) Covers(at Location) bool { return at.Version != "" || at.Path == layout.ManagerFile }
 
 // Has reports whether the manifest has the file.
 func (v *Verifier) Has(at Location) bool {
@@ -104,33 +95,32 @@ func (v *Verifier) Has(at Location) bool {
 	return slices.ContainsFunc(files, func(f RecordedFile) bool { return f.Path == at.Path })
 }
 
-// NotRecorded is the difference for a file that lies below the root, and is to be used, but is not in the manifest.
-func (v *Verifier) NotRecorded(at Location) Difference {
+// NotRecorded is the problem that a file below the root is used, but is not in the manifest.
+func (v *Verifier) NotRecorded(at Location) Problem {
 	name := at.Path
 	if at.Version != "" {
-		name = filepath.Join(VersionsDir, at.Version, at.Path)
+		name = filepath.Join(layout.VersionsDir, at.Version, at.Path)
 	}
-	return Difference{
-		Version: at.Version, Path: at.Path, What: filepath.Join(v.Root, name) + " is not in the manifest",
+	return Problem{
+		Version: at.Version, Path: at.Path, Sure: true, What: filepath.Join(v.Root, name) + " is not in the manifest",
 		Next: "write the manifest again with 'entrypoint manifest write' when the image is built, after the last version was copied into it",
 	}
 }
 
-// Version finds all differences in the folder of a version. fresh reads each file, also those whose digest is known. The
-// error is that of ctx, which ended it.
-func (v *Verifier) Version(ctx context.Context, name string, fresh bool) ([]Difference, error) {
-	folder := filepath.Join(v.Root, VersionsDir, name)
+// Version finds all that differs in the folder of a version. If fresh is set each file is read, even if its digest is
+// known. The error is that of ctx, which ended it.
+func (v *Verifier) Version(ctx context.Context, name string, fresh bool) ([]Problem, error) {
+	folder := filepath.Join(v.Root, layout.VersionsDir, name)
 	recorded, there := v.Manifest.Version(name)
 	if !there {
-		d := v.NotRecorded(Location{Version: name})
-		return []Difference{d}, nil
+		return []Problem{v.NotRecorded(Location{Version: name})}, nil
 	}
 	now, is, err := walkFolder(folder, v.Skip)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return []Difference{{Version: name, What: folder + " is missing", Next: asItWasBuilt}}, nil
+		return []Problem{{Version: name, Sure: true, What: folder + " is missing", Next: asItWasBuilt}}, nil
 	case err != nil:
-		return []Difference{{Version: name, What: err.Error(), Next: asItWasBuilt}}, nil
+		return []Problem{{Version: name, Sure: true, What: err.Error(), Next: asItWasBuilt}}, nil
 	}
 	c := comparison{v: v, version: name, folder: folder, fresh: fresh}
 	for _, f := range recorded.Files {
@@ -150,104 +140,101 @@ func (v *Verifier) Version(ctx context.Context, name string, fresh bool) ([]Diff
 	return c.found, nil
 }
 
-// Files finds all differences of the files beside the folders, of those that the manifest has.
-func (v *Verifier) Files(ctx context.Context) ([]Difference, error) {
+// Files finds all that differs of the files beside the folders that the manifest has.
+func (v *Verifier) Files(ctx context.Context) ([]Problem, error) {
 	c := comparison{v: v, folder: v.Root}
-	for _, f := range v.Manifest.Files {
-		info, err := os.Stat(filepath.Join(v.Root, f.Path))
-		if err != nil {
-			info = nil
-		}
-		if err := c.file(ctx, f, info); err != nil {
-			return nil, err
-		}
-	}
-	return c.found, nil
+	err := c.files(ctx, v.Manifest.Files, os.Stat)
+	return c.found, err
 }
 
-// Plan finds all differences of a plan that the folders are: a version that is missing, or whose version.json differs. The
-// version before it would run on, or end too early.
-func (v *Verifier) Plan(ctx context.Context) ([]Difference, error) {
-	var all []Difference
+// Plan finds all that differs in a plan that the folders are: a version that is missing, or whose version.json differs.
+// The version before it would run too long, or end too early.
+func (v *Verifier) Plan(ctx context.Context) ([]Problem, error) {
+	var all []Problem
 	for _, version := range v.Manifest.Versions {
-		c := comparison{v: v, version: version.Name, folder: filepath.Join(v.Root, VersionsDir, version.Name)}
-		for _, f := range version.Files {
-			if f.Path != VersionFile {
-				continue
-			}
-			info, err := os.Lstat(filepath.Join(c.folder, f.Path))
-			if err != nil {
-				info = nil
-			}
-			if err := c.file(ctx, f, info); err != nil {
-				return nil, err
-			}
+		c := comparison{v: v, version: version.Name, folder: filepath.Join(v.Root, layout.VersionsDir, version.Name)}
+		described := slices.DeleteFunc(slices.Clone(version.Files), func(f RecordedFile) bool { return f.Path != layout.VersionFile })
+		if err := c.files(ctx, described, os.Lstat); err != nil {
+			return nil, err
 		}
 		all = append(all, c.found...)
 	}
 	return all, nil
 }
 
-// All finds every difference: of the files beside the folders, of each version, and folders that the manifest does not
+// All finds everything that differs: the files beside the folders, each version, and folders that the manifest does not
 // have.
-func (v *Verifier) All(ctx context.Context) ([]Difference, error) {
+func (v *Verifier) All(ctx context.Context) ([]Problem, error) {
 	all, err := v.Files(ctx)
 	if err != nil {
 		return nil, err
 	}
-	names := map[string]bool{}
 	for _, version := range v.Manifest.Versions {
-		names[version.Name] = true
 		found, err := v.Version(ctx, version.Name, false)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, found...)
 	}
-	entries, _ := os.ReadDir(filepath.Join(v.Root, VersionsDir)) // where it cannot be read every version has been told
+	entries, _ := os.ReadDir(filepath.Join(v.Root, layout.VersionsDir)) // if it cannot be read, that was found for every version
 	for _, entry := range entries {
-		if !names[entry.Name()] {
+		if _, there := v.Manifest.Version(entry.Name()); !there {
 			all = append(all, v.NotRecorded(Location{Version: entry.Name()}))
 		}
 	}
 	return all, nil
 }
 
-// Digest gives the SHA-256 in hex of a file, which may be remembered. It says nothing of the manifest.
+// Digest gives the SHA-256 in hex of a regular file, which may be remembered. The manifest plays no part in it.
 func (v *Verifier) Digest(ctx context.Context, name string) (string, error) {
 	return v.digest(ctx, name, 0, false)
 }
 
 // digest is Digest with further flags of open(2).
 func (v *Verifier) digest(ctx context.Context, name string, flags int, fresh bool) (string, error) {
-	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
+	file, err := regularfile.OpenFile(name, os.O_RDONLY|flags)
 	if err != nil {
-		return "", fmt.Errorf("cannot be read: %w", err)
+		return "", err //nolint:wrapcheck // it names the operation and the file
 	}
 	defer file.Close()
 	return v.hashes.of(ctx, file, fresh)
 }
 
-// comparison collects the differences of one folder.
+// comparison collects what differs in one folder.
 type comparison struct {
 	v               *Verifier
 	version, folder string
 	fresh           bool
-	found           []Difference
+	found           []Problem
 }
 
 func (c *comparison) add(name, next, format string, args ...any) {
-	c.found = append(c.found, Difference{
-		Version: c.version, Path: name, What: filepath.Join(c.folder, name) + " " + fmt.Sprintf(format, args...), Next: next,
+	c.found = append(c.found, Problem{
+		Version: c.version, Path: name, Sure: true, What: filepath.Join(c.folder, name) + " " + fmt.Sprintf(format, args...), Next: next,
 	})
 }
 
+// extra adds a file that the manifest does not have: the program itself may well have written it.
 func (c *comparison) extra(name string) {
-	c.add(name, "see where it comes from; a file that the program itself has written is harmless", "is not in the manifest")
-	c.found[len(c.found)-1].Extra = true
+	c.add(name, "find out where it comes from; a file that the program wrote itself is harmless", "is not in the manifest")
+	c.found[len(c.found)-1].Sure = false
 }
 
-// file compares what is there, nil for nothing, with what was recorded. The error is that of ctx.
+// files compares files by their names. The error is that of ctx.
+func (c *comparison) files(ctx context.Context, recorded []RecordedFile, look func(name string) (fs.FileInfo, error)) error {
+	for _, f := range recorded {
+		info, err := look(filepath.Join(c.folder, f.Path))
+		if err != nil {
+			info = nil
+		}
+		if err := c.file(ctx, f, info); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file compares the file that is there now, nil for none, with the recorded one. The error is that of ctx.
 func (c *comparison) file(ctx context.Context, want RecordedFile, info fs.FileInfo) error {
 	const changed = asItWasBuilt + "; " + writeAgain
 	full := filepath.Join(c.folder, want.Path)
@@ -267,13 +254,13 @@ func (c *comparison) file(ctx context.Context, want RecordedFile, info fs.FileIn
 		return nil
 	}
 	if want.Executable && info.Mode().Perm()&0o111 == 0 {
-		c.add(want.Path, "make it executable: chmod 755 "+full, "is not executable any more")
+		c.add(want.Path, "make it executable: chmod 755 "+full, "is no longer executable")
 	}
 	if info.Size() != want.Size {
 		c.add(want.Path, changed, "has %d bytes, and had %d", info.Size(), want.Size)
 		return nil
 	}
-	// A link that was put in its place since is not followed. Beside the folders manager.json may be one.
+	// A link that took its place meanwhile is not followed. Beside the folders manager.json may be one.
 	flags := unix.O_NOFOLLOW
 	if c.version == "" {
 		flags = 0
@@ -283,7 +270,7 @@ func (c *comparison) file(ctx context.Context, want RecordedFile, info fs.FileIn
 	case ctx.Err() != nil:
 		return ctx.Err() //nolint:wrapcheck // the caller knows why it ended it
 	case err != nil:
-		c.add(want.Path, "make it readable for this user", "%s", err)
+		c.add(want.Path, "make it readable for this user", "cannot be read: %s", err)
 	case sum != want.SHA256:
 		c.add(want.Path, changed, "has the sha256 %s, and had %s", sum, want.SHA256)
 	}

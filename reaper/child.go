@@ -8,16 +8,18 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/signalname"
 )
 
 // Exit is how a process ended (wait(2)).
 type Exit struct {
-	Code       int            // 0 to 255, if it exited by itself
-	Signal     syscall.Signal // the signal that killed it; 0: it exited by itself
+	Code       int            // 0 to 255, if it exited
+	Signal     syscall.Signal // the signal that killed it; 0: it exited
 	CoreDumped bool           // the kernel wrote a core dump
 }
 
-// newExit translates a wait status of a process that has ended.
+// newExit translates the wait status of a process that has ended.
 func newExit(status unix.WaitStatus) Exit {
 	if status.Signaled() {
 		return Exit{Signal: status.Signal(), CoreDumped: status.CoreDump()}
@@ -33,15 +35,15 @@ func (e Exit) Status() int {
 	return e.Code
 }
 
-// String returns words for a message, such as "exit code 101" or "killed by SIGKILL".
+// String returns words for a message, such as "exited 101" or "killed by SIGKILL".
 func (e Exit) String() string {
 	switch {
 	case e.CoreDumped:
-		return "killed by " + name(e.Signal) + " (core dumped)"
+		return "killed by " + signalname.Of(e.Signal) + " (core dumped)"
 	case e.Signal != 0:
-		return "killed by " + name(e.Signal)
+		return "killed by " + signalname.Of(e.Signal)
 	}
-	return "exit code " + strconv.Itoa(e.Code)
+	return "exited " + strconv.Itoa(e.Code)
 }
 
 // Child is a process that [Reaper.Start] started.
@@ -49,10 +51,11 @@ type Child struct {
 	r       *Reaper
 	pid     int
 	pumps   []*pump             // of stdout and stderr, those that pass through us
-	stopped chan syscall.Signal // the latest stop that nobody has looked at
+	stopped chan syscall.Signal // the latest stop that was not taken yet
 	done    chan struct{}
-	exit    Exit // written before done is closed
-	reaped  bool // guarded by r.mu
+	exit    Exit   // written before done is closed
+	reaped  bool   // guarded by r.mu, as is asked
+	asked   uint64 // the clock tick in which a stop signal was last sent to its group; 0: never
 }
 
 // Pid returns the process number, which is also the number of the process group.
@@ -74,10 +77,13 @@ func (c *Child) Exit() Exit {
 
 // Signal sends sig to the process group of the child (kill(2) with a negative number). After the child was reaped it
 // sends nothing, because the number may belong to another process, and returns [os.ErrProcessDone].
+//
+// If we may signal no member of the group, because they run as other users, the error wraps EPERM. If we may signal one
+// there is no error: the kernel skips the others silently.
 func (c *Child) Signal(sig syscall.Signal) error {
 	err := c.kill(-c.pid, sig)
 	if errors.Is(err, unix.ESRCH) {
-		return c.kill(c.pid, sig) // it has moved itself to another group, but still is our child
+		return c.kill(c.pid, sig) // it has moved to another group, but is still our child
 	}
 	return err
 }
@@ -85,23 +91,38 @@ func (c *Child) Signal(sig syscall.Signal) error {
 // SignalProcess sends sig to the child alone, not to its group. Otherwise it is like Signal.
 func (c *Child) SignalProcess(sig syscall.Signal) error { return c.kill(c.pid, sig) }
 
-// kill sends sig to target, which is only known to be the child, or its group, as long as the child is not reaped.
+// kill sends sig to target, which is certain to be the child, or its group, only until the child is reaped.
 func (c *Child) kill(target int, sig syscall.Signal) error {
 	c.r.mu.Lock()
 	defer c.r.mu.Unlock()
 	if c.reaped {
 		return os.ErrProcessDone
 	}
+	now := clockTick() // before the signal: a process that began earlier got it
 	if err := unix.Kill(target, sig); err != nil {
-		return fmt.Errorf("cannot send %s to process %d: %w", name(sig), target, err)
+		return c.explainKill(target, sig, err)
 	}
-	c.r.signals.Add(1)
+	if target == -c.pid && (sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT) {
+		c.asked = now
+	}
 	return nil
+}
+
+// explainKill turns an error of kill(2) into words.
+func (c *Child) explainKill(target int, sig syscall.Signal, err error) error {
+	whom, why := fmt.Sprintf("process %d", c.pid), ""
+	if target < 0 {
+		whom = fmt.Sprintf("process group %d", c.pid)
+	}
+	if errors.Is(err, unix.EPERM) {
+		why = "it runs as another user now, whose processes we may not signal: "
+	}
+	return fmt.Errorf("cannot send %s to %s: %s%w", signalname.Of(sig), whom, why, err)
 }
 
 // noteStop records that a signal has stopped the child. Only the latest is kept.
 func (c *Child) noteStop(sig syscall.Signal) {
-	c.r.log.Info("process stopped", "pid", c.pid, "signal", name(sig))
+	c.r.log.Info("process stopped", "pid", c.pid, "signal", signalname.Of(sig))
 	select {
 	case <-c.stopped:
 	default:

@@ -1,69 +1,25 @@
 package reaper
 
 import (
-	"fmt"
 	"maps"
-	"regexp"
 	"slices"
-	"strings"
 	"testing"
+
+	"rollup-entrypoint/internal/procfs"
 )
-
-// statLine is what proc_pid_stat(5) says of a line, up to the start time; _ stands for a blank and = for a field.
-var statLine = regexp.MustCompile(strings.NewReplacer("_", `[\s\v\pZ\x{85}]`, "=", `[^\s\v\pZ\x{85}]+`).Replace(
-	`(?s)\A.*\)_*(=)_+(=)_+(=)_+(=)_+(?:=_+){13}(=)_+=_+(=)[^)]*$`))
-
-// A process is known by the fields that the kernel wrote, whatever it calls itself.
-func FuzzParseStat(f *testing.F) {
-	f.Add("sleep", byte('S'), 7, 8, 9, 3, uint64(12345), "42 (x) S 7")
-	f.Add(") R 1 1 1 (", byte('Z'), 0, 0, 0, 1, uint64(0), "")
-	f.Add("line\nend", byte('D'), -1, -1, 0, 0, uint64(1<<63), "42 (x) S x 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 12345")
-	f.Add("", byte('X'), 1, 1, 1, 1, uint64(1), "1 (init) S 0 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 5 0 0\n")
-	f.Fuzz(func(t *testing.T, comm string, state byte, ppid, pgrp, session, threads int, start uint64, foreign string) {
-		if strings.IndexByte("RSDZTtXxKWPI", state) >= 0 {
-			line := fmt.Sprintf("42 (%s) %c %d %d %d 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 %d 0 %d 0 0\n", comm, state, ppid, pgrp, session, threads, start)
-			want := process{pid: 42, ppid: ppid, pgrp: pgrp, session: session, threads: threads, state: state, start: start}
-			if p, err := parseStat(42, line); err != nil || p != want {
-				t.Fatalf("%q was read as %+v, %v", line, p, err)
-			}
-		}
-		if p, err := parseStat(42, foreign); err == nil {
-			checkStat(t, p, foreign)
-		}
-	})
-}
-
-// checkStat compares what was read of a line with the fields that stand in it.
-func checkStat(t *testing.T, p process, line string) {
-	t.Helper()
-	m := statLine.FindStringSubmatch(line)
-	if m == nil {
-		t.Fatalf("%+v was read from %q, which is no line of a process", p, line)
-	}
-	unsigned := func(s string) string { return strings.TrimLeft(strings.TrimPrefix(s, "+"), "0") }
-	got := []string{fmt.Sprint(p.ppid), fmt.Sprint(p.pgrp), fmt.Sprint(p.session), fmt.Sprint(p.threads), fmt.Sprint(p.start)}
-	for i, field := range got {
-		if unsigned(strings.TrimPrefix(field, "-")) != unsigned(strings.TrimPrefix(m[i+2], "-")) {
-			t.Fatalf("field %d of %q was read as %s", i+2, line, field)
-		}
-	}
-	if p.state != m[1][0] {
-		t.Fatalf("the state of %q was read as %c", line, p.state)
-	}
-}
 
 // tableOf makes a process table of bytes: five a process, small numbers so that they meet. It is read while processes
 // come and go, so it need not be a tree.
-func tableOf(data []byte) map[int]process {
-	table := map[int]process{}
+func tableOf(data []byte) map[int]procfs.Process {
+	table := map[int]procfs.Process{}
 	for row := range slices.Chunk(data, 5) {
 		if len(row) < 5 {
 			break
 		}
 		pid := int(row[0]%16) + 1
-		table[pid] = process{
-			pid: pid, ppid: int(row[1] % 17), pgrp: int(row[2] % 17), session: int(row[3] % 17),
-			threads: int(row[4] >> 4 % 3), state: "RSDZTX"[row[4]%6],
+		table[pid] = procfs.Process{
+			Pid: pid, Parent: int(row[1] % 17), Group: int(row[2] % 17), Session: int(row[3] % 17),
+			Threads: int(row[4] >> 4 % 3), State: "RSDZTX"[row[4]%6],
 		}
 	}
 	return table
@@ -90,7 +46,7 @@ func FuzzLeftovers(f *testing.F) {
 		}
 		var got []int
 		for _, p := range leftovers(table, us, running) {
-			got = append(got, p.pid)
+			got = append(got, p.Pid)
 		}
 		slices.Sort(got)
 		if !slices.Equal(got, want) {
@@ -100,8 +56,8 @@ func FuzzLeftovers(f *testing.F) {
 }
 
 // isLeft goes up from a living process: to us, over nobody who runs, is in the group of one who does, or is foreign.
-func isLeft(table map[int]process, self int, running map[int]bool, pid int) bool {
-	if !table[pid].alive() || pid == self {
+func isLeft(table map[int]procfs.Process, self int, running map[int]bool, pid int) bool {
+	if !table[pid].Alive() || pid == self {
 		return false
 	}
 	for range len(table) + 1 {
@@ -109,10 +65,10 @@ func isLeft(table map[int]process, self int, running map[int]bool, pid int) bool
 		if pid == self {
 			return true
 		}
-		if !ok || running[p.pid] || running[p.pgrp] || isForeign(table, self, p) {
+		if !ok || running[p.Pid] || running[p.Group] || isForeign(table, self, p) {
 			return false
 		}
-		pid = p.ppid
+		pid = p.Parent
 	}
 	return false // in a circle
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/procfs"
 )
 
 // patience bounds every wait for an event. It is never reached in a test that passes.
@@ -58,7 +61,11 @@ func runAsInit(t *testing.T, flags ...string) bool {
 		require.Equal(t, 1, os.Getpid())
 		return true
 	}
-	cmd := exec.Command("/proc/self/exe", append([]string{"-test.run=^" + t.Name() + "$", "-test.timeout=2m"}, flags...)...)
+	timeout := time.Duration(0) // none
+	if deadline, ok := t.Deadline(); ok {
+		timeout = max(time.Until(deadline)-patience/10, time.Second) // so that it prints its goroutines, and not we ours
+	}
+	cmd := exec.Command("/proc/self/exe", append([]string{"-test.run=^" + t.Name() + "$", "-test.timeout=" + timeout.String()}, flags...)...)
 	cmd.Env = append(os.Environ(), "REAPER_INIT=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
@@ -86,17 +93,40 @@ func missing(t *testing.T, format string, args ...any) {
 // newReaper returns a Reaper of this test. At the test's end all that it started is ended.
 func newReaper(t *testing.T, o Options) *Reaper {
 	t.Helper()
+	if o.Inbox == nil {
+		o.Inbox = catch(nil) // SIGCHLD alone
+		t.Cleanup(func() { _ = o.Inbox.Close() })
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	r, err := New(o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		for pid := range r.running() {
 			_ = unix.Kill(-pid, unix.SIGKILL)
 		}
-		_, err := r.Sweep(0)
-		require.NoError(t, err)
-		require.NoError(t, r.Close())
+		sweepAway(t, r)
+		r.Close()
 	})
 	return r
+}
+
+// quiet are the options of a Reaper that logs nothing.
+func quiet(inbox *Inbox) Options { return Options{Inbox: inbox, Log: slog.New(slog.DiscardHandler)} }
+
+// startWith starts a process whose stdin is a file.
+func startWith(t *testing.T, r *Reaper, stdin *os.File, cmd Command) *Child {
+	t.Helper()
+	defer setStdin(stdin)()
+	return start(t, r, cmd)
+}
+
+// setStdin gives this process another stdin, which those that it starts inherit, until undo is called.
+func setStdin(file *os.File) (undo func()) {
+	before := os.Stdin
+	os.Stdin = file
+	return func() { os.Stdin = before }
 }
 
 // newInbox catches all signals until the test's end.
@@ -154,14 +184,14 @@ func eventually(t *testing.T, what string, cond func() bool) {
 
 // state returns the state letter of a process, 0 if it is gone.
 func state(pid int) byte {
-	p, _ := readProcess("/proc", pid)
-	return p.state
+	p, _ := procfs.Read(procfs.Root, pid)
+	return p.State
 }
 
-// isAlive tells whether a process exists and is no zombie.
+// isAlive reports whether a process exists and is no zombie.
 func isAlive(pid int) bool {
-	p, err := readProcess("/proc", pid)
-	return err == nil && p.alive()
+	p, err := procfs.Read(procfs.Root, pid)
+	return err == nil && p.Alive()
 }
 
 // statusField returns a hexadecimal field of /proc/PID/status.
@@ -220,7 +250,7 @@ func number(t *testing.T, lines <-chan string) int {
 	return n
 }
 
-// buffer is a bytes.Buffer for several goroutines. It tells of each write.
+// buffer is a bytes.Buffer for several goroutines. It announces each write.
 type buffer struct {
 	mu      sync.Mutex
 	b       bytes.Buffer

@@ -1,45 +1,13 @@
 package reaper
 
 import (
-	"os"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/internal/procfs"
 )
-
-func TestStatIsParsedWhateverTheName(t *testing.T) {
-	const rest = " S 7 8 9 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 3 0 12345 0 0"
-	for _, comm := range []string{"sleep", "a b", ") R 1 1 1 (", "line\nend", "((", ""} {
-		p, err := parseStat(42, "42 ("+comm+")"+rest)
-		require.NoError(t, err)
-		require.Equal(t, process{pid: 42, ppid: 7, pgrp: 8, session: 9, threads: 3, state: 'S', start: 12345}, p)
-	}
-	for _, bad := range []string{"", "42", "42 x S 7 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 12345", "42 (x) S 7", "42 (x) S x 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 12345"} {
-		_, err := parseStat(42, bad)
-		require.Error(t, err, bad)
-	}
-}
-
-func TestZombieIsNotAlive(t *testing.T) {
-	require.True(t, process{state: 'S', threads: 1}.alive())
-	require.True(t, process{state: 'D', threads: 1}.alive())
-	require.True(t, process{state: 'T', threads: 1}.alive())
-	require.True(t, process{state: 'Z', threads: 2}.alive(), "only its first thread has ended")
-	require.False(t, process{state: 'Z', threads: 1}.alive())
-	require.False(t, process{state: 'X', threads: 0}.alive())
-}
-
-func TestForeignProcTableIsRefused(t *testing.T) {
-	for _, self := range []string{"", "1", "not a number"} {
-		root := t.TempDir()
-		if self != "" {
-			require.NoError(t, os.Symlink(self, root+"/self"))
-		}
-		_, err := readProcesses(root)
-		require.ErrorIs(t, err, errNoProc)
-	}
-}
 
 func TestLeftovers(t *testing.T) {
 	// row describes a process: number, parent, group, session, state.
@@ -71,16 +39,16 @@ func TestLeftovers(t *testing.T) {
 		{"to a subreaper nothing is foreign", 2, []row{{1, 0, 1, 1, 'S'}, {2, 1, 2, 1, 'S'}, {7, 0, 7, 7, 'S'}, {8, 2, 8, 7, 'S'}}, nil, []int{8}},
 	} {
 		t.Run(test.about, func(t *testing.T) {
-			table, running := map[int]process{}, map[int]bool{}
+			table, running := map[int]procfs.Process{}, map[int]bool{}
 			for _, r := range test.rows {
-				table[r.pid] = process{pid: r.pid, ppid: r.ppid, pgrp: r.pgrp, session: r.session, threads: 1, state: r.state}
+				table[r.pid] = procfs.Process{Pid: r.pid, Parent: r.ppid, Group: r.pgrp, Session: r.session, Threads: 1, State: r.state}
 			}
 			for _, pid := range test.running {
 				running[pid] = true
 			}
 			var got []int
 			for _, p := range leftovers(table, test.self, running) {
-				got = append(got, p.pid)
+				got = append(got, p.Pid)
 			}
 			slices.Sort(got)
 			require.Equal(t, test.want, got)
@@ -90,12 +58,12 @@ func TestLeftovers(t *testing.T) {
 
 func TestCircleInTheProcessTableIsNoTrap(t *testing.T) {
 	// The table is not read in one instant: 7 was seen below 8, then 8 ended, and its number went to a child of 7.
-	circle := map[int]process{
-		1: {pid: 1, session: 1, pgrp: 1, threads: 1, state: 'S'},
-		5: {pid: 5, ppid: 1, session: 7, pgrp: 5, threads: 1, state: 'S'},
-		7: {pid: 7, ppid: 8, session: 7, pgrp: 7, threads: 1, state: 'S'},
-		8: {pid: 8, ppid: 7, session: 7, pgrp: 7, threads: 1, state: 'S'},
+	circle := map[int]procfs.Process{
+		1: {Pid: 1, Session: 1, Group: 1, Threads: 1, State: 'S'},
+		5: {Pid: 5, Parent: 1, Session: 7, Group: 5, Threads: 1, State: 'S'},
+		7: {Pid: 7, Parent: 8, Session: 7, Group: 7, Threads: 1, State: 'S'},
+		8: {Pid: 8, Parent: 7, Session: 7, Group: 7, Threads: 1, State: 'S'},
 	}
-	require.Equal(t, []process{circle[5]}, leftovers(circle, 1, nil), "whether its leader came from outside is not known")
-	require.Equal(t, []process{circle[8]}, leftovers(circle, 7, nil))
+	require.Equal(t, []procfs.Process{circle[5]}, leftovers(circle, 1, nil), "whether its leader came from outside is not known")
+	require.Equal(t, []procfs.Process{circle[8]}, leftovers(circle, 7, nil))
 }

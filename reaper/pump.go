@@ -12,40 +12,47 @@ import (
 // pump carries what is written to a pipe to a writer.
 type pump struct {
 	r       *os.File
+	held    *os.File // the same end, for the child to inherit; closed once the child has been started
 	w       io.Writer
-	drained chan struct{} // closed when all was carried that was in the pipe at the child's end
+	drained chan struct{} // closed when everything that was in the pipe when the child ended has been written to w
 }
 
-// newPump returns a pump for the stream of that name, and the pipe's other end for the child. That end stays in blocking mode, the child knows no
-// other; ours does not, so that a read can be broken off.
+// pipeSize is how much fits into a pipe that nobody reads; more needs privileges (/proc/sys/fs/pipe-max-size).
+const pipeSize = 1 << 20
+
+// newPump returns a pump for the stream of that name, and the pipe's other end for the child. That end stays in
+// blocking mode, which the child expects; ours does not, so that a read can be interrupted.
 func newPump(name string, w io.Writer) (write *os.File, p *pump, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, os.NewSyscallError("pipe2", err)
 	}
+	// Made while the pipe is in blocking mode: otherwise package os would put it back into that mode to pass it on.
+	held, err := unix.FcntlInt(uintptr(fds[0]), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("fcntl", err)
+	}
+	p = &pump{held: os.NewFile(uintptr(held), name), w: w, drained: make(chan struct{})}
 	if err := unix.SetNonblock(fds[0], true); err != nil {
 		return nil, nil, os.NewSyscallError("fcntl", err)
 	}
-	p = &pump{r: os.NewFile(uintptr(fds[0]), name), w: w, drained: make(chan struct{})}
+	p.r = os.NewFile(uintptr(fds[0]), name)
 	return os.NewFile(uintptr(fds[1]), name), p, nil
 }
 
-// childEnded breaks off the read that waits for more: a process that the child left behind may hold the pipe open for
-// ever.
+// outlives prepares the pipe for the time after our death.
+func (p *pump) outlives() {
+	_, _ = unix.FcntlInt(p.held.Fd(), unix.F_SETPIPE_SZ, pipeSize) // if that is refused there is less room
+}
+
+// childEnded interrupts the read that waits for more: a process that the child left behind may hold the pipe open
+// forever.
 func (p *pump) childEnded() {
-	_ = p.r.SetReadDeadline(time.Unix(1, 0)) // fails if the pipe has ended before, which is just as well
+	_ = p.r.SetReadDeadline(time.Unix(1, 0)) // fails only if the pipe has ended already
 }
 
-// runPump runs the pump, and forgets it when its pipe has ended.
-func (r *Reaper) runPump(p *pump) {
-	p.run()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.pumps, p)
-}
-
-// run carries until every writer has closed the pipe. After the child's end it goes on for those it left behind: a
-// closed pipe would kill them, and a full one would stop them.
+// run copies until every writer has closed the pipe. After the child's end it continues for the processes that the
+// child left behind: a closed pipe would kill them, and a full one would stop them.
 func (p *pump) run() {
 	defer p.r.Close()
 	buf := make([]byte, 16<<10)
@@ -66,7 +73,7 @@ func (p *pump) run() {
 	}
 }
 
-// carry carries one read's worth. Errors of the writer are ignored: the child must not be held up by them.
+// carry copies what one read gives. Errors of the writer are ignored: they must not block the child.
 func (p *pump) carry(buf []byte) error {
 	n, err := p.r.Read(buf)
 	if n > 0 {
@@ -75,8 +82,8 @@ func (p *pump) carry(buf []byte) error {
 	return err
 }
 
-// carryAvailable carries what is in the pipe now. All that a dead child wrote is among it; to go on until the pipe is
-// empty might never end, if somebody else keeps writing.
+// carryAvailable copies what is in the pipe now, which includes all that a dead child wrote. Copying until the pipe is
+// empty might never end if another process keeps writing.
 func (p *pump) carryAvailable(buf []byte) {
 	left := 0
 	raw, err := p.r.SyscallConn()

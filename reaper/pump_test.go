@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 // pumped returns cmd with its stderr going to w.
@@ -30,7 +29,7 @@ func TestStderrIsCompleteWhenDone(t *testing.T) {
 	require.Len(t, b.String(), 3000000)
 }
 
-// What a child wrote last still lies in the pipe when it is reaped, and no end of the pipe is in sight.
+// What a child wrote last is still in the pipe when it is reaped, and no end of the pipe is in sight.
 func TestStderrThatWasNotYetReadIsCompleteWhenDone(t *testing.T) {
 	r := newReaper(t, Options{})
 	heard := newBuffer()
@@ -55,7 +54,7 @@ func (w *gatedWriter) Write(text []byte) (int, error) {
 	select {
 	case <-w.done:
 		return len(text), nil
-	case <-time.After(50 * time.Millisecond): // time for what is told too early to be told
+	case <-time.After(50 * time.Millisecond): // time for what comes too early to come
 	}
 	return w.Writer.Write(text)
 }
@@ -148,7 +147,7 @@ func TestGrandchildThatHoldsStderrDoesNotDelayDone(t *testing.T) {
 	exitOf(t, start(t, r, cmd))
 	require.Equal(t, "now\n", b.String())
 	require.NoError(t, gate.Close())
-	require.NoError(t, open.Close()) // now the grandchild goes on, and is still heard
+	require.NoError(t, open.Close()) // now the grandchild continues, and its output still arrives
 	b.awaitText(t, "later")
 }
 
@@ -167,8 +166,7 @@ func TestStderrClosedEarly(t *testing.T) {
 	in, gate, err := os.Pipe()
 	require.NoError(t, err)
 	defer in.Close()
-	cmd.Stdin = in
-	c := start(t, r, cmd)
+	c := startWith(t, r, in, cmd)
 	await(t, c.pumps[0].drained, "the end of the pipe")
 	require.NoError(t, gate.Close())
 	require.Equal(t, Exit{Code: 1}, exitOf(t, c))
@@ -183,31 +181,4 @@ func TestFailingWriterDoesNotHoldUpTheChild(t *testing.T) {
 	r := newReaper(t, Options{})
 	c := start(t, r, pumped(shell("head -c 1000000 /dev/zero >&2; exit 5"), failing{}))
 	require.Equal(t, Exit{Code: 5}, exitOf(t, c))
-}
-
-func TestCloseEndsThePumps(t *testing.T) {
-	r, err := New(Options{})
-	require.NoError(t, err)
-	cmd := pumped(shell("exec sleep 1000"), newBuffer())
-	cmd.Stdout = newBuffer()
-	c := start(t, r, cmd)
-	require.NoError(t, r.Close())
-	for _, p := range c.pumps {
-		await(t, p.drained, "the pump's end")
-	}
-	require.NoError(t, unix.Kill(c.Pid(), unix.SIGKILL))
-	_, err = unix.Wait4(c.Pid(), nil, 0, nil)
-	require.NoError(t, err)
-}
-
-func TestPumpsAreForgotten(t *testing.T) {
-	r := newReaper(t, Options{})
-	cmd := pumped(shell("echo x >&2"), &strings.Builder{})
-	cmd.Stdout = &strings.Builder{}
-	exitOf(t, start(t, r, cmd))
-	eventually(t, "no pump is left", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return len(r.pumps) == 0
-	})
 }

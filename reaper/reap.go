@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loop is the only caller of wait4. It begins with a look, since children may have been there, and dead, before
-// SIGCHLD was caught.
+// loop is the only caller of wait4. It reaps once at the beginning, because children may have ended before SIGCHLD was
+// caught.
 func (r *Reaper) loop() {
 	defer close(r.stopped)
 	for {
@@ -22,8 +22,8 @@ func (r *Reaper) loop() {
 	}
 }
 
-// reapNow has everything reaped that has ended by now, and tells whether we have no children any more. As process 1 or
-// subreaper we have none exactly if no process that any of ours ever started is left.
+// reapNow reaps everything that has ended by now, and reports whether no child is left. As process 1 or subreaper we
+// have none exactly if nothing is left of all that our processes ever started.
 func (r *Reaper) reapNow() (childless bool, err error) {
 	answer := make(chan bool, 1)
 	select {
@@ -34,7 +34,7 @@ func (r *Reaper) reapNow() (childless bool, err error) {
 	}
 }
 
-// reapAll reaps until nothing is left to reap: signals coalesce, so one SIGCHLD may stand for many deaths.
+// reapAll reaps until nothing is left to reap: signals coalesce, so one SIGCHLD may mean many deaths.
 func (r *Reaper) reapAll() (childless bool) {
 	for {
 		more, err := r.reapOne()
@@ -44,8 +44,8 @@ func (r *Reaper) reapAll() (childless bool) {
 	}
 }
 
-// reapOne reaps one process, or takes note of one stop, and delivers it before the mutex is released. The mutex is
-// held for one at a time, so that Start and Signal get their turn in a storm of dying orphans.
+// reapOne reaps one process, or notes one stop, and delivers it before the mutex is released. It holds the mutex for
+// one process at a time, so that Start and Signal get their turn while many orphans die.
 func (r *Reaper) reapOne() (more bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,7 +78,7 @@ func (r *Reaper) reapOne() (more bool, err error) {
 // deliver records the end of a child that was just reaped. The mutex is held.
 func (r *Reaper) deliver(c *Child, exit Exit) {
 	delete(r.children, c.pid)
-	r.groups[c.pid] = struct{}{}
+	r.groups[c.pid] = c.asked
 	c.exit, c.reaped = exit, true
 	if len(c.pumps) == 0 {
 		close(c.done)

@@ -1,12 +1,12 @@
 // Package reaper is a container's init as a library. It becomes the parent of every orphan (as process 1, or as child
 // subreaper), starts processes in groups of their own, reaps everything that ends, hands out the signals that the
-// process receives, and ends what the started processes left behind.
+// process receives, and waits for what the started processes left behind, or ends it.
 //
 // It promises: no zombie stays, whatever its parent was; no exit status of a started process is lost, however short its
-// life and however many orphans end beside it; a caught signal is handed out once, also if it came before anything was
-// started; no signal is sent to a process number that may belong to somebody else by now.
+// life and however many orphans end at the same time; a caught signal is handed out once, even if it came before
+// anything was started; no signal is sent to a process number that may belong to another process by now.
 //
-// It refuses: to share wait4(2). While a [Reaper] lives, nothing else in the program may wait for a child, so neither
+// It refuses to share wait4(2). While a [Reaper] lives, nothing else in the program may wait for a child, so neither
 // os/exec nor [os.Process.Wait] can be used. There is one Reaper per process.
 package reaper
 
@@ -20,51 +20,44 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/procfs"
+	"rollup-entrypoint/internal/signalname"
 )
 
 // errClosed is returned by what is called after [Reaper.Close].
 var errClosed = errors.New("the reaper is closed")
 
-// Options are what [New] needs. The zero value is useful: nothing but SIGCHLD is caught, nothing is logged.
+// Options are what [New] needs.
 type Options struct {
-	// Inbox is what CatchSignals returned. Nil: only SIGCHLD is caught, and Exec cannot be used.
+	// Inbox is what CatchSignals returned.
 	Inbox *Inbox
 	// ParentDeathSignal is sent to this process when its own parent dies (PR_SET_PDEATHSIG, prctl(2)). 0: none.
 	ParentDeathSignal syscall.Signal
-	// Log gets warnings about processes that cannot be ended, and details at debug level. Nil: no log.
+	// Log gets warnings about processes that cannot be ended, and details at debug level.
 	Log *slog.Logger
-}
-
-// Stats counts since New. The numbers only grow.
-type Stats struct {
-	Started       uint64 // processes started by Start and Exec
-	OrphansReaped uint64 // processes reaped that were not started here: they were reparented to us
-	SignalsSent   uint64 // signals sent to children, to their groups, and to leftovers
-	Swept         uint64 // leftover processes ended by Sweep
 }
 
 // Reaper owns all children of this process. Its methods may be called from any goroutine.
 type Reaper struct {
 	log      *slog.Logger
 	inbox    *Inbox
-	ownInbox bool
-	procRoot string // /proc, but for tests
+	procRoot string // procfs.Root but in tests
 
 	// mu is held across start and registration, and across wait4 and delivery: a process can end before we have
 	// recorded its number, and os.StartProcess itself waits for a child whose exec failed. It is also held across each
 	// kill of a child: only we reap, so while it is held no child's number can be given to another process.
 	mu       sync.Mutex
-	children map[int]*Child     // started and not reaped
-	groups   map[int]struct{}   // groups that outlived the child that led them
-	pumps    map[*pump]struct{} // pipes that are still open
-	reaped   chan struct{}      // closed and replaced whenever a process was reaped
-	closed   bool
+	children map[int]*Child // started and not reaped
+	groups   map[int]uint64 // groups that outlived the child that led them, with its Child.asked
+	reaped   chan struct{}  // closed and replaced whenever a process was reaped
 
 	ask     chan chan<- bool // a request to reap now; the answer: no children are left
 	quit    chan struct{}
 	stopped chan struct{}
+	sweeps  sync.WaitGroup
 
-	started, orphans, signals, swept atomic.Uint64
+	orphans atomic.Uint64
 }
 
 // New makes this process the parent of all orphans below it and begins to reap. If it is not process 1 it becomes a
@@ -82,21 +75,15 @@ func New(o Options) (*Reaper, error) {
 	r := &Reaper{
 		log:      o.Log,
 		inbox:    o.Inbox,
-		procRoot: "/proc",
+		procRoot: procfs.Root,
 		children: map[int]*Child{},
-		groups:   map[int]struct{}{},
-		pumps:    map[*pump]struct{}{},
+		groups:   map[int]uint64{},
 		reaped:   make(chan struct{}),
 		ask:      make(chan chan<- bool),
 		quit:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
-	if r.log == nil {
-		r.log = slog.New(slog.DiscardHandler)
-	}
-	if r.inbox == nil {
-		r.inbox, r.ownInbox = catch(nil), true
-	}
+	onStarter(func() {}) // makes its thread: later there may be no room for one
 	go r.loop()
 	return r, nil
 }
@@ -109,38 +96,19 @@ func setParentDeathSignal(sig syscall.Signal) (err error) {
 	}
 	onStarter(func() { err = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(sig), 0, 0, 0) })
 	if err != nil {
-		return fmt.Errorf("cannot set the parent-death signal to %s: %w", name(sig), err)
+		return fmt.Errorf("cannot set the parent-death signal to %s: %w", signalname.Of(sig), err)
 	}
 	return nil
 }
 
-// Stats returns the counters, without waiting for anything.
-func (r *Reaper) Stats() Stats {
-	return Stats{
-		Started:       r.started.Load(),
-		OrphansReaped: r.orphans.Load(),
-		SignalsSent:   r.signals.Load(),
-		Swept:         r.swept.Load(),
-	}
-}
+// Orphans returns how many processes were reaped that we did not start: they were reparented to us.
+func (r *Reaper) Orphans() uint64 { return r.orphans.Load() }
 
-// Close ends the goroutines of the Reaper, for tests. It ends no process: children that still live are nobody's from
-// then on, their Done channels stay open, and what they write to a pumped stdout or stderr is lost.
-func (r *Reaper) Close() error {
-	r.mu.Lock()
-	if r.closed {
-		r.mu.Unlock()
-		return errClosed
-	}
-	r.closed = true
-	for p := range r.pumps {
-		p.r.Close()
-	}
-	r.mu.Unlock()
+// Close ends the goroutine that reaps and every [Sweep], for tests. A Sweep that outlived it would take the processes
+// of the next Reaper for leftovers. It ends no process: nobody reaps the children that still live, and their Done
+// channels stay open.
+func (r *Reaper) Close() {
 	close(r.quit)
 	<-r.stopped
-	if r.ownInbox {
-		return r.inbox.Close()
-	}
-	return nil
+	r.sweeps.Wait()
 }

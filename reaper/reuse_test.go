@@ -8,9 +8,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/procfs"
 )
 
-// A number that is used again at once: neither a dead child nor a leftover that has gone is mistaken for its new bearer.
+// A number that is used again at once: neither a dead child nor a leftover that has gone is mistaken for its new
+// bearer.
 func TestHostileReuseOfANumberSparesItsNextBearer(t *testing.T) {
 	if !runAsInit(t) {
 		return
@@ -25,9 +28,7 @@ func TestHostileReuseOfANumberSparesItsNextBearer(t *testing.T) {
 		}
 		require.ErrorIs(t, dead.Signal(unix.SIGKILL), os.ErrProcessDone)
 		require.ErrorIs(t, dead.SignalProcess(unix.SIGKILL), os.ErrProcessDone)
-		n, err := r.Sweep(0)
-		require.NoError(t, err)
-		require.Zero(t, n)
+		require.Zero(t, sweepAway(t, r))
 		require.Equal(t, "signals: 0", endInnocent(t, innocent, lines), "round %d", round)
 		round++
 	}
@@ -43,22 +44,22 @@ func TestHostileReuseOfALeftoversNumberSparesItsNextBearer(t *testing.T) {
 	}
 }
 
-// sparesTheNextBearer looks whether the signals for a dead leftover reach who has its number now, and is false where the
-// number was not to be had.
+// sparesTheNextBearer looks whether the signals for a dead leftover reach who has its number now, and is false where
+// the number was not to be had.
 func sparesTheNextBearer(t *testing.T, r *Reaper) bool {
 	t.Helper()
 	pid := leave(t, r, `setsid sleep 1000 & echo $!`)
-	left, err := readProcess("/proc", pid)
+	left, err := procfs.Read(procfs.Root, pid)
 	require.NoError(t, err)
 	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
 	eventually(t, "it is reaped", func() bool { return state(pid) == 0 })
-	eventually(t, "the clock of the process table goes on", func() bool {
+	eventually(t, "the clock of the process table moves", func() bool {
 		c := start(t, r, shell("exec sleep 1000"))
-		p, err := readProcess("/proc", c.Pid())
+		p, err := procfs.Read(procfs.Root, c.Pid())
 		require.NoError(t, err)
 		require.NoError(t, c.Signal(unix.SIGKILL))
 		exitOf(t, c)
-		return p.start > left.start
+		return p.Start > left.Start
 	})
 	innocent, lines := startAs(t, r, pid)
 	if innocent == nil {
@@ -71,8 +72,8 @@ func sparesTheNextBearer(t *testing.T, r *Reaper) bool {
 	return true
 }
 
-// startAs starts a process that counts the signals that it gets, and has the kernel give it that number. It is nil where a
-// thread of ours has taken the number, which the runtime may keep for ever.
+// startAs starts a process that counts the signals that it gets, and has the kernel give it that number. It is nil
+// where a thread of ours has taken the number, which the runtime may keep for ever.
 func startAs(t *testing.T, r *Reaper, pid int) (*Child, <-chan string) {
 	t.Helper()
 	w, lines := pipe(t)

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +13,7 @@ import (
 const lastSignal = syscall.Signal(64)
 
 // fault is why the signals of faults are not handed out.
-const fault = "it tells of a fault of our own; sent by a process it is dropped"
+const fault = "it reports a fault of our own; if a process sent it, it is dropped"
 
 // notForwarded lists the signals that are not handed out, each with the reason. All others are.
 var notForwarded = []struct {
@@ -23,12 +22,13 @@ var notForwarded = []struct {
 }{
 	{unix.SIGKILL, "it cannot be caught"},
 	{unix.SIGSTOP, "it cannot be caught"},
-	{unix.SIGCHLD, "it tells of the end of our own children"},
-	{unix.SIGPIPE, "it tells that the reader of our own output is gone"},
-	{unix.SIGTTIN, "it tells that we ourselves read the terminal from the background"},
-	{unix.SIGTTOU, "it tells that we ourselves wrote to the terminal from the background; caught, the write would be restarted for ever"},
+	{unix.SIGCHLD, "it reports that a child of ours ended"},
+	{unix.SIGPIPE, "it reports that the reader of our own output is gone"},
+	{unix.SIGTTIN, "it reports that we ourselves read the terminal from the background"},
+	// If it were caught, the write would be restarted forever.
+	{unix.SIGTTOU, "it reports that we ourselves wrote to the terminal from the background"},
 	{unix.SIGURG, "the Go scheduler preempts goroutines with it"},
-	{unix.SIGPROF, "the Go runtime keeps it for its profiler"},
+	{unix.SIGPROF, "the Go runtime reserves it for its profiler"},
 	{unix.SIGILL, fault},
 	{unix.SIGTRAP, fault},
 	{unix.SIGBUS, fault},
@@ -41,7 +41,7 @@ var notForwarded = []struct {
 	{34, "musl stops all threads with it; the Go runtime does not let it be caught"},
 }
 
-// faults are the signals by which the kernel tells of a fault.
+// faults are the signals by which the kernel reports a fault.
 func faults() []syscall.Signal {
 	var signals []syscall.Signal
 	for _, row := range notForwarded {
@@ -69,8 +69,8 @@ func Forwardable(sig syscall.Signal) (ok bool, why string) {
 func forwardable() []os.Signal {
 	var list []os.Signal
 	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
-		// HUP or INT may be ignored from the start: by nohup(1), or by a shell for its background jobs. That is the
-		// wish of whoever started us, and it holds for our children too. To catch the signal would undo it.
+		// HUP or INT may be ignored from the start, by nohup(1) or by a shell for its background jobs. That is what our
+		// parent wants, for our children too, and catching the signal would undo it.
 		if ok, _ := Forwardable(sig); ok && !signal.Ignored(sig) {
 			list = append(list, sig)
 		}
@@ -78,17 +78,9 @@ func forwardable() []os.Signal {
 	return list
 }
 
-// name returns the signal's name as signal(7) has it, such as SIGTERM, or "signal 37" for a real-time signal.
-func name(sig syscall.Signal) string {
-	if s := unix.SignalName(sig); s != "" {
-		return s
-	}
-	return "signal " + strconv.Itoa(int(sig))
-}
-
-// Inbox holds the signals that this process has received and nobody has taken yet. As with the kernel's own pending
-// signals each is in it once, however often it came; unlike them they stand in the order of their arrival. Nothing is
-// dropped, however long nobody looks.
+// Inbox holds the signals that this process has received and nobody has taken yet. Like the kernel's pending signals
+// each is in it once, however often it came; unlike them they are in the order of their arrival. None is dropped,
+// however long nobody takes them.
 type Inbox struct {
 	caught   chan os.Signal
 	children chan os.Signal // SIGCHLD alone: a burst of dying orphans must not push a SIGTERM out of a full channel
@@ -99,14 +91,14 @@ type Inbox struct {
 }
 
 // CatchSignals catches every signal that can be handed out, and SIGCHLD for the [Reaper]. Call it as the first
-// statement of main: what comes earlier has its default effect, which for process 1 is none and for others mostly
-// death. SIGPIPE is caught too, and dropped, so that a closed stderr does not kill us; it is not ignored, since children
-// would inherit that. A SIGHUP or SIGINT that was ignored when the process started stays so, for us and for children.
-// SIGTTIN and SIGTTOU keep what the Go runtime makes of them.
+// statement of main: an earlier signal has its default effect, which is none for process 1 and mostly death for others.
+// SIGPIPE is caught too, and dropped, so that a closed stderr does not kill us; it is not ignored, because children
+// would inherit that. A SIGHUP or SIGINT that was ignored when the process started stays ignored, for us and for
+// children. SIGTTIN and SIGTTOU are left to the Go runtime.
 //
-// The fault signals are dropped where a process sent them with kill(2), for the Go runtime would crash, and as process 1
-// take the whole container along. A fault of our own still crashes with its trace; so does a signal of sigqueue(3), which
-// the runtime takes for one.
+// A fault signal that a process sent with kill(2) is dropped: it would crash the Go runtime, and with process 1 the
+// whole container. A fault of our own still crashes with its trace; so does a signal of sigqueue(3), which to the
+// runtime looks the same.
 func CatchSignals() *Inbox {
 	list := append(forwardable(), unix.SIGPIPE)
 	for _, sig := range faults() {
@@ -118,7 +110,7 @@ func CatchSignals() *Inbox {
 // catch returns an Inbox for the listed signals and SIGCHLD.
 func catch(list []os.Signal) *Inbox {
 	b := &Inbox{
-		// The relay below is always ready; the room is for bursts while the scheduler has not woken it yet.
+		// The relay below is always ready; the room is for bursts before the scheduler wakes it.
 		caught:   make(chan os.Signal, 1024),
 		children: make(chan os.Signal, 1), // one is enough: each SIGCHLD makes us reap all there is
 		out:      make(chan syscall.Signal),
@@ -138,8 +130,8 @@ func catch(list []os.Signal) *Inbox {
 // it was taken is handed out once. The channel is never closed.
 func (b *Inbox) Signals() <-chan syscall.Signal { return b.out }
 
-// TryTake takes the oldest signal without waiting for one. Every signal that the Go runtime has relayed before the call
-// is considered; ok is false if there is none.
+// TryTake takes the oldest signal without waiting for one; ok is false if there is none. It sees every signal that the
+// Go runtime has relayed before the call.
 func (b *Inbox) TryTake() (sig syscall.Signal, ok bool) {
 	answer := make(chan syscall.Signal, 1)
 	select {
@@ -151,8 +143,12 @@ func (b *Inbox) TryTake() (sig syscall.Signal, ok bool) {
 	}
 }
 
-// Close stops catching, for tests: the signals have their default effect again, and what was not taken is forgotten.
-// It must be called once, after the Close of the Reaper that uses the Inbox.
+// Pulse returns the channel by which a watchdog sees that whoever takes the signals still does: a send of 0 succeeds when
+// [Inbox.Signals] is received from. 0 is no signal; the receiver ignores it.
+func (b *Inbox) Pulse() chan<- syscall.Signal { return b.out }
+
+// Close stops catching: the signals have their default effect again, and those that were not taken are forgotten. It
+// must be called once, and not while a Reaper uses the Inbox.
 func (b *Inbox) Close() error {
 	signal.Stop(b.caught)
 	signal.Stop(b.children)
@@ -161,7 +157,7 @@ func (b *Inbox) Close() error {
 	return nil
 }
 
-// relay takes over what was caught at once, so that the runtime never finds its channel full, and offers the oldest.
+// relay takes caught signals at once, so that the runtime never finds its channel full, and offers the oldest.
 func (b *Inbox) relay() {
 	defer close(b.stopped)
 	var waiting []syscall.Signal
@@ -202,7 +198,7 @@ func (b *Inbox) takeOver(waiting []syscall.Signal) []syscall.Signal {
 	}
 }
 
-// enqueue adds sig, unless it waits already or only had to be caught.
+// enqueue adds sig, unless it waits already or is caught only to be dropped.
 func enqueue(waiting []syscall.Signal, caught os.Signal) []syscall.Signal {
 	sig, _ := caught.(syscall.Signal)
 	if ok, _ := Forwardable(sig); !ok || slices.Contains(waiting, sig) {

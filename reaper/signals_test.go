@@ -11,16 +11,18 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/signalname"
 )
 
 func TestEverySignalIsForwardedOrHasAReason(t *testing.T) {
 	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
 		ok, why := Forwardable(sig)
-		require.Equal(t, ok, why == "", name(sig))
+		require.Equal(t, ok, why == "", signalname.Of(sig))
 	}
 	for _, sig := range []syscall.Signal{1, 2, 3, 6, 10, 12, 15, 18, 20, 28, 35, 37, 64} {
 		ok, _ := Forwardable(sig)
-		require.True(t, ok, name(sig))
+		require.True(t, ok, signalname.Of(sig))
 	}
 	for _, sig := range []syscall.Signal{-1, 0, 65} {
 		ok, why := Forwardable(sig)
@@ -48,7 +50,7 @@ func raise(t *testing.T, sig syscall.Signal) {
 	signal.Notify(relayed, sig)
 	defer signal.Stop(relayed)
 	require.NoError(t, unix.Kill(os.Getpid(), sig))
-	await(t, relayed, name(sig))
+	await(t, relayed, signalname.Of(sig))
 	// The runtime hands the signal to its listeners under a lock which this call takes as well.
 	signal.Notify(relayed, sig)
 }
@@ -126,7 +128,7 @@ func testBinary(t *testing.T) string {
 func init() {
 	roles["ignorer"] = func() {
 		b := CatchSignals()
-		r, err := New(Options{Inbox: b})
+		r, err := New(quiet(b))
 		must(err)
 		must(unix.Kill(os.Getpid(), unix.SIGHUP))
 		c, err := r.Start(Command{Path: "/bin/grep", Args: []string{"grep", "Sig", "/proc/self/status"}})
@@ -159,7 +161,7 @@ func TestClosedStderrDoesNotKillUs(t *testing.T) {
 func init() {
 	roles["complainer"] = func() {
 		b := CatchSignals()
-		r, err := New(Options{Inbox: b})
+		r, err := New(quiet(b))
 		if err != nil {
 			os.Exit(98)
 		}
@@ -190,7 +192,7 @@ func TestHostileFaultSignalsAreDropped(t *testing.T) {
 
 func outliveFaultSignals(t require.TestingT) {
 	b := CatchSignals()
-	r, err := New(Options{Inbox: b})
+	r, err := New(quiet(b))
 	require.NoError(t, err)
 	for range 20 {
 		for _, sig := range faults() {
@@ -200,10 +202,10 @@ func outliveFaultSignals(t require.TestingT) {
 			require.Equal(t, Exit{}, c.Exit())
 			// The kernel delivers it after the fault signal, whose number is smaller or which counts as synchronous.
 			require.NoError(t, unix.Kill(os.Getpid(), lastSignal))
-			require.Equal(t, lastSignal, <-b.Signals(), "%s was handed out", name(sig))
+			require.Equal(t, lastSignal, <-b.Signals(), "%s was handed out", signalname.Of(sig))
 		}
 	}
-	require.NoError(t, r.Close())
+	r.Close()
 	require.NoError(t, b.Close())
 }
 
@@ -326,7 +328,7 @@ func TestInitForwardsEverySignalOnce(t *testing.T) {
 func TestHostileOrphanStormCostsNoSignal(t *testing.T) {
 	r := newReaper(t, Options{Inbox: newInbox(t)})
 	lines, exit := execWitness(t, r, ExecOptions{})
-	storm := start(t, r, shell(orphanage, "1000", t.TempDir()+"/pipe"))
+	storm := start(t, r, forker(1000))
 	for n, over := 0, false; !over; n++ {
 		require.NoError(t, unix.Kill(os.Getpid(), unix.SIGTERM))
 		require.Equal(t, "15", await(t, lines, "SIGTERM"))
@@ -338,4 +340,17 @@ func TestHostileOrphanStormCostsNoSignal(t *testing.T) {
 	}
 	require.Equal(t, Exit{Code: 42}, storm.Exit())
 	endWitness(t, r, exit)
+}
+
+func TestPulseIsTakenByWhoeverTakesTheSignals(t *testing.T) {
+	b := newInbox(t)
+	select {
+	case b.Pulse() <- 0:
+		t.Fatal("nobody has taken it")
+	default:
+	}
+	go func() { b.Pulse() <- 0 }()
+	require.Zero(t, await(t, b.Signals(), "a pulse"))
+	raise(t, unix.SIGUSR1)
+	require.Equal(t, unix.SIGUSR1, await(t, b.Signals(), "a signal"))
 }

@@ -1,6 +1,7 @@
 package reaper
 
 import (
+	"cmp"
 	"io"
 	"os"
 	"runtime"
@@ -8,29 +9,32 @@ import (
 	"syscall"
 )
 
-// Command says what to start. Only Path is required.
+// Command says what to start. Its working directory and stdin are ours.
 type Command struct {
 	Path       string     // the file to execute; there is no search in PATH
-	Args       []string   // the arguments including argv[0]; empty: Path alone
+	Args       []string   // the arguments including argv[0]
 	Env        []string   // "KEY=value"; nil: our environment
-	Dir        string     // the working directory; empty: ours
-	Stdin      *os.File   // nil: ours
 	Stdout     io.Writer  // nil: ours; an *os.File is handed over as it is; anything else is fed through a pipe
 	Stderr     io.Writer  // like Stdout, through a pipe of its own
 	ExtraFiles []*os.File // descriptors 3, 4, … of the process; it gets no others of ours
 
-	// ParentDeathSignal is sent to the process when this one dies (PR_SET_PDEATHSIG, prctl(2)). 0: none. As process 1
-	// it is pointless: the kernel then kills everything in the namespace anyway.
+	// ParentDeathSignal is sent to the process when this one dies (PR_SET_PDEATHSIG, prctl(2)). 0: none. For process 1
+	// it is pointless: when that dies the kernel kills everything in the namespace.
 	ParentDeathSignal syscall.Signal
 
-	// Foreground asks Exec to hand the terminal to the process, if Stdin is our controlling terminal, and to let
-	// Ctrl-Z stop us with it. Start does not look at it.
+	// HoldPipes has the process inherit the reading ends of its own stdout and stderr too, if these are pipes to us, so
+	// that it survives our death: without a reader its next write would end in SIGPIPE (pipe(7)). Until somebody reads
+	// again there is room for a megabyte, if the system allows that.
+	HoldPipes bool
+
+	// Foreground asks Exec to give the terminal to the process, if our stdin is our controlling terminal, and to let
+	// Ctrl-Z stop us with it. Start ignores it.
 	Foreground bool
 }
 
 // Start starts a process in a process group of its own, in our session (setpgid(2); in a session of its own it would be
-// an orphaned group, which ignores SIGTSTP). It returns once the program has been executed, or with an error in words
-// for an operator, which wraps the system's error; see [ExitCodeForStartError].
+// an orphaned group, which ignores SIGTSTP). It returns once the program has been executed, or with an error for an
+// operator, which wraps the system's error; see [ExitCodeForStartError].
 //
 // The process has default signal dispositions and our original signal mask. Writes to Command.Stdout come from one
 // goroutine, one at a time, also after Done if the process left others behind that hold its stdout; those to
@@ -81,63 +85,49 @@ func (r *Reaper) start(cmd Command) (*Child, error) {
 		return nil, explainStart(cmd, err)
 	}
 	for _, p := range c.pumps {
-		go r.runPump(p)
+		go p.run()
 	}
 	return c, nil
 }
 
-// output returns the file that the child is to have for w, and adds the pump if there must be one. Once the child has
-// been started, ours must be closed, or the pipe never ends.
+// output returns the file that the child gets for w, and adds a pump if one is needed. Once the child has been started,
+// closeOurs must be called, or the pipe never ends.
 func (c *Child) output(name string, w io.Writer, ours *os.File) (file *os.File, closeOurs func(), err error) {
 	file, isFile := w.(*os.File)
 	if w == nil || isFile {
-		return orElse(file, ours), func() {}, nil
+		return cmp.Or(file, ours), func() {}, nil
 	}
 	write, p, err := newPump(name, w)
 	if err != nil {
 		return nil, nil, err
 	}
 	c.pumps = append(c.pumps, p)
-	return write, func() { write.Close() }, nil
+	return write, func() { write.Close(); p.held.Close() }, nil
 }
 
 // register starts the process and records it, under one hold of the mutex.
 func (r *Reaper) register(c *Child, cmd Command, stdout, stderr *os.File) error {
-	args := cmd.Args
-	if len(args) == 0 {
-		args = []string{cmd.Path}
+	files := append([]*os.File{os.Stdin, stdout, stderr}, cmd.ExtraFiles...)
+	if cmd.HoldPipes {
+		for _, p := range c.pumps {
+			p.outlives()
+			files = append(files, p.held)
+		}
 	}
-	files := []*os.File{orElse(cmd.Stdin, os.Stdin), stdout, stderr}
 	attr := &os.ProcAttr{
-		Dir:   cmd.Dir,
 		Env:   cmd.Env,
-		Files: append(files, cmd.ExtraFiles...),
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: cmd.ParentDeathSignal},
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return errClosed
-	}
-	p, err := os.StartProcess(cmd.Path, args, attr)
+	p, err := os.StartProcess(cmd.Path, cmd.Args, attr)
 	if err != nil {
 		return err
 	}
 	c.pid = p.Pid
 	r.children[c.pid] = c
-	delete(r.groups, c.pid) // an older group of that number is gone, or the kernel would not have given it out
-	for _, p := range c.pumps {
-		r.pumps[p] = struct{}{}
-	}
-	r.started.Add(1)
-	_ = p.Release() // we wait for it ourselves
+	delete(r.groups, c.pid) // an older group of that number is gone, or the kernel would not have used it again
+	_ = p.Release()         // we wait for it ourselves
 	return nil
-}
-
-// orElse returns f, or ours if f is nil.
-func orElse(f, ours *os.File) *os.File {
-	if f != nil {
-		return f
-	}
-	return ours
 }

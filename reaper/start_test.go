@@ -6,12 +6,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/procfs"
 )
 
 func TestStartGivesTheChildWhatItAsksFor(t *testing.T) {
@@ -27,10 +31,10 @@ func TestStartGivesTheChildWhatItAsksFor(t *testing.T) {
 		Path:       "/bin/sh",
 		Args:       []string{"my name", "-c", `read x; echo "$0|$1|$(pwd)|$KEY|$HOME|$x"; echo extra >&3`, "zero", "one"},
 		Env:        []string{"KEY=value"},
-		Dir:        dir,
-		Stdin:      in,
 		ExtraFiles: []*os.File{extra},
 	}
+	t.Chdir(dir)
+	defer setStdin(in)()
 	got := output(t, r, cmd)
 	require.True(t, strings.HasPrefix(got, "zero|one|"+dir+"|value||"+strconv.Itoa(os.Getpid())+" ("), got)
 	data, err := os.ReadFile(extra.Name())
@@ -41,12 +45,12 @@ func TestStartGivesTheChildWhatItAsksFor(t *testing.T) {
 func TestChildLeadsAGroupInOurSession(t *testing.T) {
 	r := newReaper(t, Options{})
 	c := start(t, r, Command{Path: "/bin/sleep", Args: []string{"sleep", "1000"}})
-	p, err := readProcess("/proc", c.Pid())
+	p, err := procfs.Read(procfs.Root, c.Pid())
 	require.NoError(t, err)
-	self, err := readProcess("/proc", os.Getpid())
+	self, err := procfs.Read(procfs.Root, os.Getpid())
 	require.NoError(t, err)
-	require.Equal(t, c.Pid(), p.pgrp)
-	require.Equal(t, self.session, p.session)
+	require.Equal(t, c.Pid(), p.Group)
+	require.Equal(t, self.Session, p.Session)
 	require.NoError(t, c.Signal(unix.SIGKILL))
 }
 
@@ -95,14 +99,11 @@ func TestStartErrorsInWords(t *testing.T) {
 		is    error
 	}{
 		{"missing", Command{Path: dir + "/none"}, dir + "/none: no such file", 127, fs.ErrNotExist},
-		{"missing, relative", Command{Path: "./none", Dir: dir}, "./none: no such file", 127, fs.ErrNotExist},
 		{"not executable", Command{Path: write("plain", "#!/bin/sh\n", 0o644)}, "permission denied", 126, fs.ErrPermission},
 		{"a directory", Command{Path: dir}, "it is a directory", 126, fs.ErrPermission},
 		{"no program", Command{Path: write("text", "hello\n", 0o755)}, "no #! line", 126, unix.ENOEXEC},
 		{"no interpreter", Command{Path: write("script", "#! /no/shell -e\n", 0o755)}, `"/no/shell", named in its #! line`, 126, fs.ErrNotExist},
-		{"no interpreter, relative", Command{Path: "./script", Dir: dir}, `"/no/shell"`, 126, fs.ErrNotExist},
 		{"no loader", Command{Path: write("elf", loader, 0o755)}, "dynamic loader", 126, fs.ErrNotExist},
-		{"no directory", Command{Path: "/bin/true", Dir: dir + "/none"}, "its working directory " + dir + "/none", 126, fs.ErrNotExist},
 		{"too long", shell(strings.Repeat("x", 1<<20)), "argument list too long", 126, unix.E2BIG},
 		{"not even a pipe", pumped(Command{Path: dir + "/none"}, newBuffer()), "no such file", 127, fs.ErrNotExist},
 	} {
@@ -117,6 +118,57 @@ func TestStartErrorsInWords(t *testing.T) {
 	require.Equal(t, 127, ExitCodeForStartError(fmt.Errorf("not in PATH: %w", fs.ErrNotExist)))
 	require.Equal(t, 126, ExitCodeForStartError(errors.New("other")))
 	require.Equal(t, "cannot start x: other", explainStart(Command{Path: "x"}, errors.New("other")).Error())
+}
+
+// The system has no room for one more process: the kernel's answer to a fork comes from a filter.
+func TestForkThatFailsForNowIsToldApart(t *testing.T) {
+	r := newReaper(t, Options{})
+	for errno, want := range map[unix.Errno]string{
+		unix.EAGAIN: "cannot start /bin/true: out of processes, code 75, passing: true",
+		unix.ENOMEM: "cannot start /bin/true: out of memory, code 75, passing: true",
+		unix.EPERM:  "cannot start /bin/true: operation not permitted, code 126, passing: false",
+	} {
+		cmd := actor("forkless")
+		cmd.Args = append(cmd.Args, strconv.Itoa(int(errno)))
+		require.Equal(t, want+"\n", output(t, r, cmd))
+	}
+}
+
+func init() {
+	// forkless cannot fork, only make threads.
+	roles["forkless"] = func() {
+		errno, err := strconv.Atoi(os.Args[1])
+		must(err)
+		r, err := New(quiet(catch(nil)))
+		must(err)
+		must(refuseForks(unix.Errno(errno)))
+		_, err = r.Start(Command{Path: "/bin/true", Args: []string{"true"}})
+		fmt.Printf("%v, code %d, passing: %v\n", err, ExitCodeForStartError(err), IsPassing(err))
+	}
+}
+
+// refuseForks has each clone(2) of this process fail, but for those that make a thread (seccomp(2)).
+func refuseForks(errno unix.Errno) error {
+	const number, flags = 0, 16 // offsets in struct seccomp_data: nr, and the lower half of args[0]
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_CLONE, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: flags},
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: unix.CLONE_THREAD, Jt: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, failed := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if failed != 0 {
+		return failed
+	}
+	return nil
 }
 
 // elfWithLoader returns a program whose dynamic loader does not exist.

@@ -6,18 +6,17 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// startError says in words why a command could not be started.
+// startError says why a command could not be started.
 type startError struct {
-	path     string
-	reason   string
-	notFound bool // the command itself does not exist
-	err      error
+	path   string
+	reason string
+	code   int
+	err    error
 }
 
 // Error names the command and what is wrong with it.
@@ -26,62 +25,66 @@ func (e *startError) Error() string { return "cannot start " + e.path + ": " + e
 // Unwrap returns the system's error.
 func (e *startError) Unwrap() error { return e.err }
 
-// ExitCodeForStartError returns the exit code that shells use for a command that could not be started: 127 if it does
-// not exist, 126 for every other reason. It knows the errors of Start and Exec, and those of a search in PATH.
+// The exit codes for a command that could not be started: those of shells, and EX_TEMPFAIL of sysexits.h.
+const (
+	codePassing       = 75
+	codeNotExecutable = 126
+	codeNotFound      = 127
+)
+
+// ExitCodeForStartError returns the exit code for a command that could not be started: 127 if it does not exist, 75 if
+// the reason is temporary, 126 for every other reason. It takes the errors of Start and Exec, and those of a search in
+// PATH.
 func ExitCodeForStartError(err error) int {
 	var e *startError
-	if errors.As(err, &e) {
-		if e.notFound {
-			return 127
-		}
-		return 126
+	switch {
+	case errors.As(err, &e):
+		return e.code
+	case errors.Is(err, fs.ErrNotExist):
+		return codeNotFound
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return 127
-	}
-	return 126
+	return codeNotExecutable
 }
 
-// explainStart turns an error of the start into words: the kernel says ENOENT also if the file exists and what it needs
-// to run does not (execve(2)).
+// IsPassing reports whether a start failed for a reason that has nothing to do with the command: the system or the
+// container had no room for one more process (EAGAIN: a limit of processes and threads; ENOMEM: memory). Another try
+// may succeed.
+func IsPassing(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM)
+}
+
+// explainStart describes the error of a start: the kernel says ENOENT also if the file exists but something that it
+// needs to run does not (execve(2)).
 func explainStart(cmd Command, err error) error {
-	e := &startError{path: cmd.Path, err: err}
+	e := &startError{path: cmd.Path, code: codeNotExecutable, err: err}
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		e.reason = err.Error()
 		return e
 	}
-	file := cmd.Path
-	if cmd.Dir != "" && !filepath.IsAbs(file) {
-		file = filepath.Join(cmd.Dir, file)
-	}
-	info, statErr := os.Stat(file)
+	info, statErr := os.Stat(cmd.Path)
 	switch {
-	case cmd.Dir != "" && !isDir(cmd.Dir):
-		e.reason = fmt.Sprintf("its working directory %s does not exist", cmd.Dir)
+	case errno == unix.EAGAIN:
+		e.reason, e.code = "out of processes", codePassing
+	case errno == unix.ENOMEM:
+		e.reason, e.code = "out of memory", codePassing
 	case errno == unix.ENOENT && statErr != nil:
-		e.reason, e.notFound = "no such file", true
+		e.reason, e.code = "no such file", codeNotFound
 	case errno == unix.ENOENT:
-		e.reason = missingInterpreter(file)
+		e.reason = missingInterpreter(cmd.Path)
 	case errno == unix.EACCES && statErr == nil && info.IsDir():
 		e.reason = "it is a directory"
 	case errno == unix.EACCES:
-		e.reason = "permission denied: it is not executable for us, or its file system is mounted noexec"
+		e.reason = "permission denied: this user may not execute it, or its file system is mounted noexec"
 	case errno == unix.ENOEXEC:
-		e.reason = "it is no program for this machine: it has no #! line, or was built for another kind of machine"
+		e.reason = "it is not a program for this machine: it has no #! line, or was built for another architecture"
 	default:
 		e.reason = errno.Error()
 	}
 	return e
 }
 
-// isDir reports whether the directory can be seen.
-func isDir(dir string) bool {
-	info, err := os.Stat(dir)
-	return err == nil && info.IsDir()
-}
-
-// missingInterpreter says what is missing for a file that exists, although the kernel found that something does not.
+// missingInterpreter says what is missing if the file exists and the kernel said ENOENT.
 func missingInterpreter(file string) string {
 	head := make([]byte, 256)
 	f, err := os.Open(file)

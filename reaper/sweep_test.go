@@ -1,10 +1,13 @@
 package reaper
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,6 +16,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/procfs"
+	"rollup-entrypoint/internal/signalname"
 )
 
 // leave runs a script that prints the number of a process, which it leaves behind.
@@ -27,39 +33,66 @@ func leave(t *testing.T, r *Reaper, script string) (pid int) {
 	return pid
 }
 
-// far is a grace period that no test lives to see the end of: what it is given must do without SIGKILL.
-const far = time.Hour
+// sweep waits until the leftovers that were asked to end have done so: nothing is killed.
+func sweep(t *testing.T, r *Reaper) (n int) {
+	t.Helper()
+	s := r.Sweep(true)
+	await(t, s.Done(), "the end of the leftovers")
+	n, err := s.Ended()
+	require.NoError(t, err)
+	return n
+}
+
+// sweepAway kills what is left.
+func sweepAway(t *testing.T, r *Reaper) (n int) {
+	t.Helper()
+	s := r.Sweep(false)
+	require.NoError(t, s.Signal(unix.SIGKILL))
+	await(t, s.Done(), "the end of the leftovers")
+	n, err := s.Ended()
+	require.NoError(t, err)
+	return n
+}
 
 func TestSweepOfNothing(t *testing.T) {
 	r := newReaper(t, Options{})
 	exitOf(t, start(t, r, shell("exit")))
-	n, err := r.Sweep(far)
-	require.NoError(t, err)
-	require.Zero(t, n)
-	require.Zero(t, r.Stats().Swept)
+	goroutines := runtime.NumGoroutine()
+	for _, ask := range []bool{false, true} {
+		s := r.Sweep(ask)
+		select {
+		case <-s.Done():
+		default:
+			t.Fatal("the wait is not over")
+		}
+		require.Empty(t, s.Left())
+		require.NoError(t, s.Signal(unix.SIGTERM))
+		require.NoError(t, s.Signal(unix.SIGKILL))
+		n, err := s.Ended()
+		require.NoError(t, err)
+		require.Zero(t, n)
+	}
+	require.LessOrEqual(t, runtime.NumGoroutine(), goroutines)
 }
 
 func TestHostileLeftoversAreSwept(t *testing.T) {
 	for _, test := range []struct {
 		about, script string
-		grace         time.Duration
+		end           func(*testing.T, *Reaper) int
 		n             int
 	}{
-		{"a member of the group", `sleep 1000 & echo $!`, far, 1},
-		{"a daemon", `setsid sh -c 'setsid sh -c "echo \$\$; exec sleep 1000" & exit' & wait`, far, 1},
-		{"a tree", `sh -c 'setsid sh -c "sleep 1000 & echo \$\$; wait" & wait' & exit`, far, 3},
-		{"a stopped one", `sh -c 'sleep 1000 & kill -STOP $!; echo $!'`, far, 1},
-		{"one that ignores SIGTERM", `(trap '' TERM; exec sleep 1000) & echo $!; while ! grep -q '^SigIgn.*4...$' /proc/$!/status; do :; done`, 50 * time.Millisecond, 1},
-		{"without mercy", `sleep 1000 & echo $!`, 0, 1},
+		{"a member of the group", `sleep 1000 & echo $!`, sweep, 1},
+		{"a daemon", `setsid sh -c 'setsid sh -c "echo \$\$; exec sleep 1000" & exit' & wait`, sweep, 1},
+		{"a tree", `sh -c 'setsid sh -c "sleep 1000 & echo \$\$; wait" & wait' & exit`, sweep, 3},
+		{"a stopped one", `sh -c 'sleep 1000 & kill -STOP $!; echo $!'`, sweep, 1},
+		{"one that ignores SIGTERM", `(trap '' TERM; exec sleep 1000) & echo $!; while ! grep -q '^SigIgn.*4...$' /proc/$!/status; do :; done`, sweepAway, 1},
+		{"without mercy", `sleep 1000 & echo $!`, sweepAway, 1},
 	} {
 		t.Run(test.about, func(t *testing.T) {
 			r := newReaper(t, Options{})
 			pid := leave(t, r, test.script)
-			n, err := r.Sweep(test.grace)
-			require.NoError(t, err)
-			require.Equal(t, test.n, n)
+			require.Equal(t, test.n, test.end(t, r))
 			require.False(t, isAlive(pid))
-			require.Equal(t, uint64(n), r.Stats().Swept)
 			childless, err := r.reapNow()
 			require.NoError(t, err)
 			require.True(t, childless)
@@ -71,25 +104,19 @@ func TestHostileLeftoverThatHoldsStderrIsSwept(t *testing.T) {
 	r := newReaper(t, Options{})
 	cmd := pumped(shell(`sleep 1000 & exit`), newBuffer())
 	exitOf(t, start(t, r, cmd))
-	n, err := r.Sweep(far)
-	require.NoError(t, err)
-	require.Equal(t, 1, n)
+	require.Equal(t, 1, sweep(t, r))
 }
 
 func TestHostileProcessThatForksAndEndsIsSwept(t *testing.T) {
 	r := newReaper(t, Options{})
 	leave(t, r, `trap '' TERM; sleep 1000 & echo $!; f() { f & }; f`)
-	n, err := r.Sweep(20 * time.Millisecond)
-	require.NoError(t, err)
-	require.Positive(t, n)
+	require.Positive(t, sweepAway(t, r))
 }
 
 func TestHostileForkBombIsSwept(t *testing.T) {
 	r := newReaper(t, Options{})
 	leave(t, r, `trap '' TERM; sleep 1000 & echo $!; for i in 1 2 3; do setsid sh -c 'while :; do sh -c "exec sleep 0.01" & wait $!; done' & done`)
-	n, err := r.Sweep(20 * time.Millisecond)
-	require.NoError(t, err)
-	require.Greater(t, n, 3)
+	require.Greater(t, sweepAway(t, r), 3)
 }
 
 func TestSweepSparesRunningChildren(t *testing.T) {
@@ -101,17 +128,13 @@ func TestSweepSparesRunningChildren(t *testing.T) {
 	orphan := number(t, lines)
 	number(t, lines)
 	left := leave(t, r, `sleep 1000 & echo $!`)
-	n, err := r.Sweep(far)
-	require.NoError(t, err)
-	require.Equal(t, 1, n)
+	require.Equal(t, 1, sweep(t, r))
 	require.False(t, isAlive(left))
 	require.True(t, isAlive(running.Pid()))
 	require.True(t, isAlive(orphan))
 	require.NoError(t, running.SignalProcess(unix.SIGKILL))
 	exitOf(t, running)
-	n, err = r.Sweep(far)
-	require.NoError(t, err)
-	require.Equal(t, 1, n)
+	require.Equal(t, 1, sweep(t, r))
 	require.False(t, isAlive(orphan))
 }
 
@@ -126,9 +149,7 @@ func TestHostileLeftoverInAGroupThatIsSparedIsKilled(t *testing.T) {
 	group, err := unix.Getpgid(pid)
 	require.NoError(t, err)
 	require.Equal(t, unix.Getpgrp(), group)
-	n, err := r.Sweep(50 * time.Millisecond)
-	require.NoError(t, err)
-	require.Equal(t, 1, n)
+	require.Equal(t, 1, sweepAway(t, r))
 	require.False(t, isAlive(pid))
 }
 
@@ -149,10 +170,8 @@ func TestSweepWithoutProcEndsGroups(t *testing.T) {
 	member := leave(t, r, `sleep 1000 & echo $!`)
 	daemon := leave(t, r, `setsid sh -c 'echo $$; exec sleep 1000' & exit`)
 	r.procRoot = t.TempDir()
-	n, err := r.Sweep(far)
+	require.Equal(t, 1, sweep(t, r))
 	r.procRoot = "/proc"
-	require.NoError(t, err)
-	require.Equal(t, 1, n)
 	require.False(t, isAlive(member))
 	require.True(t, isAlive(daemon), "it cannot be found without /proc")
 	require.Equal(t, 1, strings.Count(log.String(), "process table unreadable"))
@@ -161,28 +180,27 @@ func TestSweepWithoutProcEndsGroups(t *testing.T) {
 func TestNumberThatWasGivenAwayIsNotSignalled(t *testing.T) {
 	r := newReaper(t, Options{})
 	pid := leave(t, r, `sleep 1000 & echo $!`)
-	p, err := readProcess("/proc", pid)
+	p, err := procfs.Read(procfs.Root, pid)
 	require.NoError(t, err)
 
 	other := p
-	other.start++ // the number has been given to another process meanwhile
+	other.Start++ // the number has been given to another process meanwhile
 	require.ErrorIs(t, r.signalLeftover(other, unix.SIGKILL), unix.ESRCH)
 	require.True(t, isAlive(pid))
 	require.NoError(t, r.signalLeftover(p, unix.SIGKILL))
 }
 
 func TestSweepIsBrokenOffByClose(t *testing.T) {
-	r, err := New(Options{})
+	r, err := New(quiet(catch(nil)))
 	require.NoError(t, err)
 	pid := leave(t, r, `(trap '' TERM; exec sleep 1000) & echo $!; while ! grep -q '^SigIgn.*4...$' /proc/$!/status; do :; done`)
-	swept := make(chan error, 1)
-	go func() {
-		_, err := r.Sweep(far)
-		swept <- err
-	}()
-	eventually(t, "the SIGTERM is sent", func() bool { return r.Stats().SignalsSent >= 1 })
-	require.NoError(t, r.Close())
-	require.ErrorIs(t, await(t, swept, "the end of Sweep"), errClosed)
+	s := r.Sweep(true)
+	r.Close()
+	await(t, s.Done(), "the end of the wait")
+	_, err = s.Ended()
+	require.ErrorIs(t, err, errClosed)
+	require.NoError(t, s.Signal(unix.SIGKILL), "nobody is left to signal")
+	require.True(t, isAlive(pid))
 	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
 	_, err = unix.Wait4(pid, nil, 0, nil)
 	require.NoError(t, err)
@@ -191,15 +209,183 @@ func TestSweepIsBrokenOffByClose(t *testing.T) {
 func TestStuckProcessesAreReported(t *testing.T) {
 	log := newBuffer()
 	r := newReaper(t, Options{Log: slog.New(slog.NewTextHandler(log, nil))})
-	stuck := []process{{pid: 42}}
-	require.NoError(t, (&sweep{r: r}).warn(stuck))
-	require.Empty(t, log.String(), "in the grace period all is well")
-	require.NoError(t, (&sweep{r: r, killing: true}).warn(stuck))
+	stuck := &Sweep{r: r, left: []procfs.Process{{Pid: 42}}}
+	stuck.warn()
 	require.Contains(t, log.String(), "outlive SIGKILL\" pids=[42]")
-	require.ErrorIs(t, (&sweep{r: r, killing: true, groups: true}).warn(stuck), errNoProc)
+	require.False(t, stuck.over)
+	stuck.groups = true
+	stuck.warn()
+	require.ErrorIs(t, stuck.err, procfs.ErrUnusable)
+	require.True(t, stuck.over)
 }
 
-func TestSweepSaysWhatItMayNotEnd(t *testing.T) {
+// witness leaves a witness behind that is in the group of its parent, which ends with its stdin. It gives the parent,
+// what ends it, and what the witness says.
+func witness(t *testing.T, r *Reaper, script string) (parent *Child, end func(), lines <-chan string) {
+	t.Helper()
+	in, hold := hold(t)
+	w, lines := pipe(t)
+	cmd := shell(script, testBinary(t))
+	cmd.Env, cmd.Stdout = append(os.Environ(), "REAPER_ROLE=witness"), w
+	return startWith(t, r, in, cmd), hold, lines
+}
+
+// hold returns a stdin that ends when end is called.
+func hold(t *testing.T) (in *os.File, end func()) {
+	t.Helper()
+	in, w, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { in.Close(); w.Close() })
+	return in, func() { w.Close() }
+}
+
+// awaitLooks waits until the sweep has looked n times more.
+func awaitLooks(t *testing.T, s *Sweep, n int) {
+	t.Helper()
+	for range n {
+		before := s.view.Load()
+		eventually(t, "another look", func() bool { return s.view.Load() != before })
+	}
+}
+
+// says requires the next lines of a witness: the numbers of the signals that it got. Of two that come at once, each on
+// a thread of its own, either may be the first.
+func says(t *testing.T, lines <-chan string, signals ...syscall.Signal) {
+	t.Helper()
+	var want, got []string
+	for _, sig := range signals {
+		want = append(want, strconv.Itoa(int(sig)))
+		got = append(got, await(t, lines, signalname.Of(sig)))
+	}
+	require.ElementsMatch(t, want, got)
+}
+
+func TestLeftoverIsAskedOnceAndNeverKilledUnasked(t *testing.T) {
+	r := newReaper(t, Options{})
+	parent, end, lines := witness(t, r, `"$1" & read x`)
+	require.Equal(t, "ready", await(t, lines, "the witness"))
+	end()
+	exitOf(t, parent)
+	s := r.Sweep(true)
+	says(t, lines, unix.SIGTERM, unix.SIGCONT)
+	awaitLooks(t, s, 5)
+	require.Len(t, s.Left(), 1)
+	require.NoError(t, s.Signal(unix.SIGUSR1))
+	says(t, lines, unix.SIGUSR1)
+	awaitLooks(t, s, 2)
+	require.NoError(t, s.Signal(unix.SIGUSR2))
+	says(t, lines, unix.SIGUSR2)
+	n, err := s.Ended()
+	require.NoError(t, err)
+	require.Zero(t, n, "the wait is not over")
+	require.NoError(t, s.Signal(unix.SIGKILL))
+	await(t, s.Done(), "the end")
+	n, err = s.Ended()
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Empty(t, s.Left())
+}
+
+func TestLeftoverOfAMigrationIsNotAsked(t *testing.T) {
+	r := newReaper(t, Options{})
+	parent, end, lines := witness(t, r, `"$1" & read x`)
+	require.Equal(t, "ready", await(t, lines, "the witness"))
+	end()
+	exitOf(t, parent)
+	s := r.Sweep(false)
+	awaitLooks(t, s, 5)
+	require.NoError(t, s.Signal(unix.SIGCONT))
+	says(t, lines, unix.SIGCONT)
+	require.Len(t, s.Left(), 1)
+}
+
+// A node behind a shell script without exec: the stop signal goes to the group, the shell dies of it, and the node is
+// left over in the midst of its graceful stop.
+func TestNodeThatAScriptLeavesInItsGracefulStopIsNotAskedTwice(t *testing.T) {
+	for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGQUIT} {
+		t.Run(signalname.Of(sig), func(t *testing.T) {
+			r := newReaper(t, Options{})
+			cmd := actor("script")
+			w, lines := pipe(t)
+			cmd.Stdout = w
+			script := start(t, r, cmd)
+			node := number(t, lines)
+			require.Equal(t, "ready", await(t, lines, "the node"))
+			awaitTickAfterStart(t, node)
+			require.NoError(t, script.Signal(sig))
+			require.Equal(t, sig, exitOf(t, script).Signal)
+			says(t, lines, sig)
+			r.Sweep(true)
+			says(t, lines, unix.SIGCONT)
+		})
+	}
+}
+
+// awaitTickAfterStart waits until the process is older than a tick of the kernel's clock.
+func awaitTickAfterStart(t *testing.T, pid int) {
+	t.Helper()
+	p, err := procfs.Read(procfs.Root, pid)
+	require.NoError(t, err)
+	eventually(t, "the next tick", func() bool { return clockTick() > p.Start })
+}
+
+func init() {
+	// script is one whose node runs in the background, but hears of SIGINT and SIGQUIT, other than one of a shell's.
+	roles["script"] = func() {
+		signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGQUIT) // if ignored so far: an exec makes it default
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env, cmd.Stdout = append(os.Environ(), "REAPER_ROLE=witness"), os.Stdout
+		must(cmd.Start())
+		fmt.Println(cmd.Process.Pid)
+		must(unix.Exec("/bin/sleep", []string{"sleep", "1000"}, nil))
+	}
+}
+
+func TestLeftoverThatBeganAfterTheStopSignalIsAsked(t *testing.T) {
+	r := newReaper(t, Options{})
+	parent, _, lines := witness(t, r, `trap '"$1" & exit' TERM; echo trapped; read x`)
+	require.Equal(t, "trapped", await(t, lines, "the trap"))
+	require.NoError(t, parent.Signal(unix.SIGTERM))
+	exitOf(t, parent)
+	require.Equal(t, "ready", await(t, lines, "the witness"))
+	r.Sweep(true)
+	says(t, lines, unix.SIGTERM, unix.SIGCONT)
+}
+
+func TestStopSignalOfItsGroupCountsForThoseFromBeforeItsTick(t *testing.T) {
+	r := newReaper(t, Options{})
+	r.mu.Lock()
+	r.groups[7], r.groups[8] = 100, 0
+	r.mu.Unlock()
+	require.True(t, r.hasBeenAsked(procfs.Process{Group: 7, Start: 99}))
+	require.False(t, r.hasBeenAsked(procfs.Process{Group: 7, Start: 100}), "it may have begun after the signal")
+	require.False(t, r.hasBeenAsked(procfs.Process{Group: 7, Start: 101}))
+	require.False(t, r.hasBeenAsked(procfs.Process{Group: 8, Start: 0}), "its group got no stop signal")
+	require.False(t, r.hasBeenAsked(procfs.Process{Group: 9, Start: 99}), "another group")
+}
+
+func TestLeftoversAreNamedOldestFirst(t *testing.T) {
+	r := newReaper(t, Options{})
+	before := time.Now()
+	old := leave(t, r, `exec 3>&1; (trap '' TERM; exec sleep 1000) & echo $!`)
+	awaitTickAfterStart(t, old)
+	young := leave(t, r, `(trap '' TERM; exec sleep 1000) & echo $!`)
+	s := r.Sweep(false)
+	eventually(t, "both are sleep", func() bool {
+		left := s.Left()
+		return len(left) == 2 && left[0].Command == "sleep" && left[1].Command == "sleep"
+	})
+	left := s.Left()
+	require.Equal(t, []int{old, young}, []int{left[0].Pid, left[1].Pid})
+	require.WithinRange(t, left[0].Since, before, time.Now())
+	awaitLooks(t, s, 3)
+	require.Equal(t, left, s.Left(), "first seen is first seen")
+	require.NoError(t, unix.Kill(old, unix.SIGKILL))
+	eventually(t, "one is left", func() bool { return len(s.Left()) == 1 })
+	require.Equal(t, left[1], s.Left()[0])
+}
+
+func TestProcessesThatMayNotBeSignalledAreTold(t *testing.T) {
 	if os.Getuid() != 0 {
 		missing(t, "only root can leave a process to an unprivileged parent")
 	}
@@ -207,20 +393,38 @@ func TestSweepSaysWhatItMayNotEnd(t *testing.T) {
 	cmd := actor("unprivileged")
 	cmd.Path = "/proc/self/exe"
 	got := output(t, r, cmd)
-	require.Contains(t, got, "cannot end process")
-	require.Contains(t, got, "operation not permitted")
+	require.Regexp(t, `child: true cannot send SIGTERM to process group \d+: it runs as another user now, whose processes we may not signal: operation not permitted`, got)
+	require.Equal(t, 1, strings.Count(got, "leftover process cannot be asked to end"), got)
+	require.Regexp(t, `level=ERROR msg="leftover process cannot be asked to end" pid=\d+ command=sleep`, got)
+	require.Contains(t, got, "asked: 1 left")
+	require.Regexp(t, `signalled: true cannot send SIGUSR1 to process \d+ \("sleep"\): operation not permitted`, got)
+	require.Regexp(t, `killed: true cannot end process \d+ \("sleep"\), which was left behind: operation not permitted`, got)
+	require.Regexp(t, `ended: 1 cannot end process`, got)
 }
 
 func init() {
+	// unprivileged has a child and a leftover that have more rights than it.
 	roles["unprivileged"] = func() {
-		r, err := New(Options{})
+		r, err := New(Options{Inbox: catch(nil), Log: slog.New(slog.NewTextHandler(os.Stdout, nil))})
 		must(err)
-		c, err := r.Start(shell("sleep 1000 & exit"))
+		running, err := r.Start(shell("exec sleep 1000"))
+		must(err)
+		c, err := r.Start(shell("exec 3>&-; sleep 1000 & exit"))
 		must(err)
 		<-c.Done()
 		must(syscall.Setuid(65534))
-		_, err = r.Sweep(0)
-		fmt.Println(err)
+		show := func(what string, err error) { fmt.Println(what, errors.Is(err, unix.EPERM), err) }
+		show("child:", running.Signal(unix.SIGTERM))
+		s := r.Sweep(true)
+		for before := s.view.Load(); s.view.Load() == before || s.Left()[0].Command != "sleep"; {
+			time.Sleep(time.Millisecond)
+		}
+		fmt.Println("asked:", len(s.Left()), "left")
+		show("signalled:", s.Signal(unix.SIGUSR1))
+		show("killed:", s.Signal(unix.SIGKILL))
+		<-s.Done()
+		n, err := s.Ended()
+		fmt.Println("ended:", n, err)
 	}
 }
 
@@ -302,7 +506,7 @@ func enter(t *testing.T, target string, command ...string) visitor {
 // containerInit is the inside: on each order it sweeps, once a leftover of its own is there.
 func containerInit(t *testing.T) {
 	require.Equal(t, 1, os.Getpid())
-	r, err := New(Options{})
+	r, err := New(quiet(catch(nil)))
 	require.NoError(t, err)
 	orders, say := linesOf(os.NewFile(3, "orders")), os.NewFile(4, "answers")
 	fmt.Fprintln(say, "ready")
@@ -316,12 +520,11 @@ func containerInit(t *testing.T) {
 			first = false
 		}
 		eventually(t, "the orphans are ours", func() bool {
-			a, _ := readProcess("/proc", execed)
-			b, _ := readProcess("/proc", entered)
-			return a.ppid == 1 && b.ppid == 1
+			a, _ := procfs.Read(procfs.Root, execed)
+			b, _ := procfs.Read(procfs.Root, entered)
+			return a.Parent == 1 && b.Parent == 1
 		})
-		n, err := r.Sweep(far)
-		require.NoError(t, err)
+		n := sweep(t, r)
 		fmt.Fprintf(say, "swept %d, alive %v %v\n", n, isAlive(execed), isAlive(entered))
 	}
 }

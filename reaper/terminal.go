@@ -5,10 +5,12 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/procfs"
 )
 
-// terminal is our controlling terminal while a child may use it. Only one process group has a terminal at a time: its
-// foreground group, which may read it and gets its Ctrl-C and Ctrl-Z (tcsetpgrp(3)).
+// terminal is our controlling terminal while a child may use it. A terminal has one foreground process group at a time,
+// which may read it and gets its Ctrl-C and Ctrl-Z (tcsetpgrp(3)).
 type terminal struct {
 	file  *os.File
 	own   int  // our process group
@@ -36,14 +38,14 @@ func (t *terminal) foreground() int {
 	return pgid
 }
 
-// give hands the terminal to the child, if it is ours to give: in the background it belongs to somebody else.
+// give gives the terminal to the child, if it is ours: in the background it belongs to another group.
 func (t *terminal) give() {
 	if t.foreground() == t.own {
 		t.given = t.set(t.child) == nil
 	}
 }
 
-// takeBack takes the terminal from the child, or from a group that the child gave it to.
+// takeBack takes the terminal back from the child, or from a group that the child gave it to.
 func (t *terminal) takeBack() {
 	if t.given {
 		_ = t.set(t.own) // fails only if the terminal is gone
@@ -51,8 +53,8 @@ func (t *terminal) takeBack() {
 	}
 }
 
-// set makes pgid the foreground group. The kernel stops a background process that tries (SIGTTOU), unless the signal
-// is blocked or ignored. To ignore it would be inherited by children, so this thread blocks it for the moment.
+// set makes pgid the foreground group. The kernel stops a background process that tries (SIGTTOU), unless the signal is
+// blocked or ignored. Children would inherit an ignored signal, so this thread blocks it for the moment.
 func (t *terminal) set(pgid int) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -74,12 +76,12 @@ func control(file *os.File, f func(fd int)) {
 }
 
 // jobControlAbove reports whether a shell can continue us after a stop: whether the first ancestor outside of our
-// process group is in our session. Otherwise our group is orphaned (setpgid(2)): once stopped, nobody would continue it.
+// process group is in our session. Otherwise our group is orphaned (setpgid(2)), and nobody would continue it.
 func jobControlAbove() bool {
-	self, err := readProcess("/proc", os.Getpid())
-	for p := self; err == nil; p, err = readProcess("/proc", p.ppid) {
-		if p.pgrp != self.pgrp {
-			return p.session == self.session
+	self, err := procfs.Read(procfs.Root, os.Getpid())
+	for p := self; err == nil; p, err = procfs.Read(procfs.Root, p.Parent) {
+		if p.Group != self.Group {
+			return p.Session == self.Session
 		}
 	}
 	return false

@@ -90,7 +90,8 @@ func TestTerminalBelongsToTheChildUnderAShell(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestJobInTheBackgroundWaitsForTheTerminal starts with another group in the foreground: the child is stopped when it reads, and so are we.
+// TestJobInTheBackgroundWaitsForTheTerminal starts with another group in the foreground: the child is stopped when it
+// reads, and so are we.
 func TestJobInTheBackgroundWaitsForTheTerminal(t *testing.T) {
 	master, slave := openPty(t)
 	screen := screen{t, linesOf(master)}
@@ -125,7 +126,8 @@ func TestInitGivesTheTerminalAway(t *testing.T) {
 	inbox := newInbox(t)
 	r := newReaper(t, Options{Inbox: inbox, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	cmd := actor("reader")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Foreground = slave, slave, slave, true
+	cmd.Stdout, cmd.Stderr, cmd.Foreground = slave, slave, true
+	defer setStdin(slave)()
 	exit := make(chan Exit, 1)
 	go func() {
 		e, err := r.Exec(cmd, ExecOptions{})
@@ -160,7 +162,8 @@ func TestExecWithoutATerminalNeedsNone(t *testing.T) {
 	null, err := os.Open("/dev/null")
 	require.NoError(t, err)
 	defer null.Close()
-	cmd.Stdin, cmd.Foreground = null, true
+	cmd.Foreground = true
+	defer setStdin(null)()
 	e, err := r.Exec(cmd, ExecOptions{})
 	require.NoError(t, err)
 	require.Equal(t, Exit{Code: 4}, e)
@@ -173,7 +176,7 @@ func init() {
 }
 
 // playShell runs a job as a shell with job control does: a group of its own, the terminal, and a wait for its stops.
-// With an argument the job starts in the background. SIGUSR1 stands for the command fg.
+// With an argument the job starts in the background. SIGUSR1 means the command fg.
 func playShell() {
 	signal.Ignore(unix.SIGTTOU)
 	fg := make(chan os.Signal, 10)
@@ -211,7 +214,7 @@ func playShell() {
 func playJob() {
 	inbox := CatchSignals()
 	signal.Reset(unix.SIGTTOU) // the shell above ignores it
-	r, err := New(Options{Inbox: inbox})
+	r, err := New(quiet(inbox))
 	must(err)
 	cmd := actor("reader")
 	if len(os.Args) > 1 {

@@ -61,8 +61,8 @@ func TestWordThatAVersionIsCompleteIsGivenForItsStopHeight(t *testing.T) {
 	assert.True(t, got.Stamp.Complete)
 	assert.EqualValues(t, 40, got.Stamp.StopHeight)
 	assert.Equal(t, []string{"stamp: complete: was false, is true"}, got.Changes)
-	assert.Equal(t, Step{Action: EnterVersion, Version: 2}, Next(threeVersions(), got.Stamp, Durable{Knowledge: CannotBeAsked}))
-	assert.Equal(t, Step{Action: RunVersion, Version: 1}, Next(threeVersions(), got.Stamp, Durable{Asked, 30}), "a node that can be asked knows better")
+	assert.Equal(t, Step{Action: EnterVersion, Version: 2}, Next(threeVersions(), got.Stamp, Durable{Knowledge: CannotBeAsked}, false))
+	assert.Equal(t, Step{Action: RunVersion, Version: 1}, Next(threeVersions(), got.Stamp, Durable{Asked, 30}, false), "a node that can be asked knows better")
 }
 
 func TestWordIsInTheCheckpointWhereNoConfigSaysWhereTheStateIs(t *testing.T) {
@@ -118,7 +118,7 @@ func TestRunFollowsTheWord(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, got.Stamp, at.record.stamp)
 			assert.Empty(t, at.notes)
-			assert.Equal(t, Step{Action: AskVersion, Version: word.Version}, Next(plan, at.record.stamp, Durable{}))
+			assert.Equal(t, Step{Action: AskVersion, Version: word.Version}, Next(plan, at.record.stamp, Durable{}, false))
 		})
 	}
 	t.Run("on no state", func(t *testing.T) {
@@ -128,6 +128,48 @@ func TestRunFollowsTheWord(t *testing.T) {
 		none.Checkpoint, none.Stamp = &got.Checkpoint, &got.Stamp
 		at, err := reconcile(plan, none, digestsOf(plan))
 		require.NoError(t, err, "the command that is offered where the state is gone can be followed")
-		assert.Equal(t, Step{Action: RunVersion}, Next(plan, at.record.stamp, Durable{Knowledge: NoState}))
+		assert.Equal(t, Step{Action: RunVersion}, Next(plan, at.record.stamp, Durable{Knowledge: NoState}, false))
 	})
+}
+
+func TestOutlookSaysWhatCountsAndWhatFollows(t *testing.T) {
+	plan := threeVersions()
+	for name, test := range map[string]struct {
+		found   checkpoint.Found
+		differs string
+		action  Action
+		refused string
+	}{
+		"alike":              {stateWith(following(stamped(1)), stamped(1)), "", AskVersion, ""},
+		"no checkpoint":      {stateWith(nil, stamped(1)), "", AskVersion, ""},
+		"a step behind":      {stateWith(following(stamped(0)), stamped(1)), "it now follows the stamp", AskVersion, ""},
+		"restored":           {stateWith(following(stamped(2)), stamped(0)), "the stamp takes precedence", AskVersion, ""},
+		"begun":              {stateWith(nil, changed(stamped(1), func(s *checkpoint.Stamp) { s.Migration = checkpoint.MigrationBegun })), "", MigrateAgain, ""},
+		"nothing yet":        {checkpoint.Found{Storage: "/data/state", State: checkpoint.StateNone}, "", RunVersion, ""},
+		"state gone":         {checkpoint.Found{Checkpoint: following(stamped(1)), Storage: "/data/state", State: checkpoint.StateNone}, "", Refuse, "there is no state in /data/state"},
+		"nobody's":           {stateWith(nil, nil), "", Refuse, "-c manager.json -f c.json --version 0"},
+		"no migration of it": {stateWith(nil, changed(stamped(1), func(s *checkpoint.Stamp) { s.Migration = "" })), "", Refuse, "-c manager.json -f c.json --version"},
+	} {
+		plan.File = "manager.json"
+		o := LookAhead(plan, "c.json", test.found, digestsOf(plan))
+		assert.Equal(t, test.action, o.Step.Action, name)
+		if test.differs == "" {
+			assert.Empty(t, o.Differences, name)
+		} else {
+			require.Len(t, o.Differences, 1, name)
+			assert.Contains(t, o.Differences[0], test.differs, name)
+		}
+		if test.refused == "" {
+			assert.NoError(t, o.Refusal, name)
+		} else {
+			assert.ErrorContains(t, o.Refusal, test.refused, name)
+		}
+	}
+}
+
+func TestWordThatTheStateIsOfARetiredVersionIsRefused(t *testing.T) {
+	plan := threeVersions()
+	plan.Versions[0] = Version{Name: "v0", Stop: 20, Retired: true}
+	_, err := Adopt(plan, checkpoint.Found{Storage: "/data/state", State: checkpoint.StatePresent}, Word{Version: 0, Force: true}, "")
+	require.ErrorContains(t, err, "version 0 is retired")
 }

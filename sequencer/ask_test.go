@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"rollup-entrypoint/internal/signalname"
 	"rollup-entrypoint/sequencer/checkpoint"
 	"rollup-entrypoint/sequencer/sovereign"
 )
@@ -298,7 +299,7 @@ func TestStopWhileANodeIsAskedEndsTheRunWell(t *testing.T) {
 			"it is killed by the stop":  func(p *fakeProcess) { p.ends(Exit{Signal: sig}) },
 			"it does not know the flag": exits(2),
 		} {
-			t.Run(signalName(sig)+", "+name, func(t *testing.T) {
+			t.Run(signalname.Of(sig)+", "+name, func(t *testing.T) {
 				lives(t, func(t *testing.T) {
 					w := worldAt(t, stamped(1), act{askV1, func(p *fakeProcess) {
 						p.w.signals <- sig
@@ -365,21 +366,6 @@ func TestQuestionThatTakesLongIsLoggedOnceAndWaitedFor(t *testing.T) {
 			assert.Equal(t, want, w.count("question takes long"), took)
 		})
 	}
-}
-
-func TestOtherSignalsWaitForTheNodeThatRuns(t *testing.T) {
-	lives(t, func(t *testing.T) {
-		w := worldAt(t, stamped(1), act{askV1, func(p *fakeProcess) {
-			p.w.signals <- syscall.SIGHUP
-			time.Sleep(time.Minute)
-			assert.Empty(t, p.signals)
-			answers(30)(p)
-		}}, act{v1Later, func(p *fakeProcess) {
-			p.gets(syscall.SIGHUP)
-			p.ends(Exit{Signal: syscall.SIGHUP})
-		}})
-		w.fails(129)
-	})
 }
 
 func TestQuestionIsStartedAsARunIs(t *testing.T) {
@@ -469,7 +455,8 @@ func TestStateThatIsGoneAfterARunIsNoNewChain(t *testing.T) {
 	})
 }
 
-// A state that is gone is not taken for one that never was: a genesis that failed leaves our stamp, and nobody had given a height.
+// A state that is gone is not taken for one that never was: a genesis that failed leaves our stamp, and nobody had
+// given a height.
 func TestFirstVersionsStateThatIsGoneDuringARunIsNoNewChain(t *testing.T) {
 	loses := func(w *world, change func(m *memoryStore)) func(*fakeProcess) {
 		return func(p *fakeProcess) {
@@ -529,7 +516,7 @@ func TestQuestionHasARandomNonceByDefault(t *testing.T) {
 	assert.NotEqual(t, s.Nonce(), s.Nonce())
 }
 
-// Nobody is asked where the plan says so.
+// A node is not asked if the plan says so.
 func TestVersionThatMustNotBeAskedIsNot(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := worldAt(t, stamped(1), act{v1Later, stoppedAt(31)})

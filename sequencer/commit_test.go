@@ -64,7 +64,7 @@ func TestStampThatCannotBeWrittenChangesNothing(t *testing.T) {
 		require.NoError(t, s.commit(s.record, "safe"))
 		before := s.record
 		w.store.failStamp = failing(1)
-		err := s.commit(s.record.entered(w.plan, 2, "sha2"), "nothing is lost")
+		err := s.commit(s.record.entered(w.plan, 2, "sha2", ""), "nothing is lost")
 		var f *Failure
 		require.ErrorAs(t, err, &f)
 		assert.Equal(t, CodeCheckpointNotWritable, f.Code)
@@ -93,7 +93,7 @@ func TestWhereNoConfigNamesTheDirectoryTheCheckpointIsWaitedForAndHasTheStamp(t 
 		assert.Empty(t, w.store.story, "no stamp is written anywhere else")
 		before := s.record
 		w.store.failCheckpoint = func(int) error { return errFull }
-		require.ErrorIs(t, s.commit(s.record.entered(w.plan, 2, "sha2"), "safe"), errFull)
+		require.ErrorIs(t, s.commit(s.record.entered(w.plan, 2, "sha2", ""), "safe"), errFull)
 		assert.Equal(t, before, s.record)
 		s.follower.finish()
 	})
@@ -176,7 +176,8 @@ func TestNewerCheckpointDoesNotWaitForTheNextTry(t *testing.T) {
 	})
 }
 
-// A run that ends does not wait half a minute for a volume that is full; the stamp is right, and the next start follows it.
+// A run that ends does not wait half a minute for a volume that is full; the stamp is right, and the next start follows
+// it.
 func TestEndDoesNotWaitForATryThatIsFarAway(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		began := time.Now()
@@ -208,6 +209,7 @@ func TestEndWaitsForTheNewestCheckpoint(t *testing.T) {
 // storeFunc is a Store that only saves checkpoints.
 type storeFunc func(c checkpoint.Checkpoint) error
 
+func (storeFunc) Held() error                                    { return nil }
 func (f storeFunc) SaveCheckpoint(c checkpoint.Checkpoint) error { return f(c) }
 func (storeFunc) Load() (checkpoint.Found, error)                { return checkpoint.Found{}, nil }
 func (storeFunc) LoadState() (checkpoint.Found, error)           { return checkpoint.Found{}, nil }
@@ -220,7 +222,7 @@ func TestHandOverWaitsForOneDurableWriteOnly(t *testing.T) {
 		s, w := committing(t, "/data/state")
 		w.store.failCheckpoint = func(int) error { w.store.mu.Unlock(); time.Sleep(time.Hour); w.store.mu.Lock(); return nil }
 		began := time.Now()
-		next := s.record.completed(w.plan, checkpoint.ProofDurable).entered(w.plan, 2, "sha2")
+		next := s.record.completed(w.plan, checkpoint.ProofDurable).entered(w.plan, 2, "sha2", "")
 		require.NoError(t, s.commit(next, "safe"))
 		assert.Zero(t, time.Since(began))
 		assert.Len(t, w.store.story, 1)

@@ -9,11 +9,12 @@
 // The contract. A node or a migration is started only on a state whose stamp names its version, because the node of
 // another version can destroy a state by opening it. The version changes only when the node of the version before has
 // given its stop height as the durable height, or, for a node that cannot be asked, when a person has said so. What is
-// about to happen is on disk before it happens. After a stop was requested nothing is started. Anything else ends the
-// run with a Failure, which says what happened, what is safe and what to do next.
+// about to happen is on disk before it happens. After a stop request, nothing is started. If any of this is impossible,
+// the run ends with a Failure, which says what happened, what is safe and what to do next.
 //
 // The life of a stamp, in the transitions of record.go. Each change of the stamp is one durable write, and may be the
-// last one before a kill; completed and confirmed only change the checkpoint.
+// last one before a kill. The transitions completed and confirmed only change the checkpoint; hookDone, cameUp and
+// patched are from a version to itself.
 //
 //	       fresh, followStamp, adoptCheckpoint
 //	                      │
@@ -35,10 +36,11 @@
 //	    └───────────────┘               └──────────────────────┘      └──────────┘
 //	                              migrationRuns: it is run again
 //	                              notBegun: it was not executed; back to version i
+//	                              putBack: back to version i, from either, with the undo point
 //
-// fresh, followStamp and adoptCheckpoint are in reconcile.go: they find out whose the state is before anything is
-// started. Finished is a phase of the checkpoint and not of the stamp, so that a plan that has grown continues.
+// fresh, followStamp and adoptCheckpoint are in reconcile.go: they find out which version the state belongs to, before
+// anything is started. Finished is a phase of the checkpoint, not of the stamp, so that a plan that has grown continues.
 //
-// The package knows nothing of Unix process tables, HTTP or containers: it names what it needs in small interfaces
-// (Processes, HeightReader, Store, Files), and everything that depends on time runs under testing/synctest.
+// The package knows nothing of process tables, file systems, HTTP or containers. It names what it needs in small
+// interfaces of its own, and everything that depends on time runs under testing/synctest.
 package sequencer

@@ -14,14 +14,14 @@ type Severity string
 const (
 	// SeverityError: a run, or the upgrade to the version, would fail.
 	SeverityError Severity = "error"
-	// SeverityWarning: it may fail, or is not what it seems.
+	// SeverityWarning: it may fail, or something is not what it seems.
 	SeverityWarning Severity = "warning"
 )
 
 // WholePlan is the Version of a Finding that belongs to no single version.
 const WholePlan = -1
 
-// Finding is something that is not as it must be before a run or an upgrade.
+// Finding is something that is wrong, or may be, before a run or an upgrade.
 type Finding struct {
 	// Version is the index of the version, or WholePlan.
 	Version  int
@@ -42,56 +42,65 @@ func (f Finding) Text(plan *Plan) string {
 	return text
 }
 
-// CheckRecord finds what keeps a run from continuing where the stamp in the directory storage (empty where it is not known)
-// and the checkpoint at path (empty for none) say, as far as that is known without asking the node. first is the first version whose files are still needed, 0 where that is not
-// known. digest gives the
-// SHA-256 of a binary. Nothing is locked, written or started.
-func CheckRecord(plan *Plan, path, storage string, digest func(binary string) (string, error)) (first int, found []Finding) {
-	refused := func(version int, err error) []Finding {
-		var f *Failure
-		if !errors.As(err, &f) {
-			return []Finding{{version, SeverityError, err.Error(), ""}}
-		}
-		text := f.What
-		if f.Err != nil {
-			text += ": " + f.Err.Error()
-		}
-		return []Finding{{version, SeverityError, text, f.withFiles(plan.File, path).ToDo()}}
+// FindingsOf gives the findings for an error with which a run would end: one for each problem of a config.
+func FindingsOf(version int, err error) []Finding {
+	var f *Failure
+	if !errors.As(err, &f) {
+		return []Finding{{version, SeverityError, err.Error(), ""}}
 	}
+	problems, ofConfig := f.Err.(Problems) //nolint:errorlint // a record that cannot be read is one problem, whatever is in it
+	if !ofConfig {
+		problems = Problems{f.What}
+		if f.Err != nil {
+			problems[0] += ": " + f.Err.Error()
+		}
+	}
+	var found []Finding
+	for _, what := range problems { // those of a config name their file
+		found = append(found, Finding{version, SeverityError, what, f.ToDo()})
+	}
+	return found
+}
+
+// CheckRecord finds what keeps a run from continuing with the record: the stamp in the directory storage (empty if it is
+// not known) and the checkpoint at path (empty for none), as far as that is known without asking the node. first is the
+// first version whose files are still needed, 0 if that is not known. digest gives the SHA-256 of a version's binary.
+// Nothing is locked, written or started.
+func CheckRecord(plan *Plan, path, storage string, digest func(i int) (string, error)) (first int, found []Finding) {
 	onDisk, err := checkpoint.Read(path, storage)
 	if err != nil {
-		return 0, refused(WholePlan, unreadable(plan, err, onDisk))
+		return 0, FindingsOf(WholePlan, Unreadable(plan, path, err, onDisk))
 	}
-	at, err := reconcile(plan, onDisk, func(i int) (string, error) { return digest(plan.Versions[i].Binary) })
+	at, err := reconcile(plan, onDisk, digest)
 	var f *Failure
-	if path == "" && errors.As(err, &f) && f.Cause == OwnerUnknown {
+	switch {
+	case errors.As(err, &f) && f.Cause == OwnerUnknown && path == "":
 		return 0, []Finding{{WholePlan, SeverityWarning, "no checkpoint was named, and " + f.What, "name the checkpoint, if there is one"}}
-	}
-	if err != nil {
-		return 0, refused(WholePlan, err)
+	case f != nil:
+		return 0, FindingsOf(WholePlan, f.withFiles(plan.File, path))
 	}
 	for _, n := range at.notes {
 		if n.level >= slog.LevelWarn {
-			found = append(found, Finding{WholePlan, SeverityWarning, n.message + ": " + n.detail, ""})
+			found = append(found, Finding{WholePlan, SeverityWarning, "the next start corrects the checkpoint: " + n.detail, ""})
 		}
 	}
 	first = at.record.stamp.VersionIndex
-	found = append(found, replaced(plan, at.record.stamp, digest)...)
+	found = append(found, replaced(at.record.stamp, digest)...)
 	s := &sequence{Options: Options{Plan: plan}, record: at.record, storage: onDisk.Storage, durable: lastKnown(onDisk.State, at.record)}
-	switch step := Next(plan, at.record.stamp, s.durable); {
+	switch step := Next(plan, at.record.stamp, s.durable, at.record.stamp.UndoPoint != ""); {
 	case step.Action == Refuse && step.Cause == TooLate:
 		found = append(found, Finding{
 			first, SeverityError,
 			fmt.Sprintf("too late: its state was at height %d when its node was asked last, and %s stops it at %d", s.durable.Height, plan.File, plan.Versions[first].Stop),
-			"do not deploy this: no later version may build on the blocks above the stop height; 'entrypoint height' asks for the height of now",
+			"do not deploy this: no later version may build on the blocks above the stop height; run 'entrypoint height' for the present height",
 		})
 	case step.Action == Refuse:
-		found = append(found, refused(first, s.refusal(step))...)
+		found = append(found, FindingsOf(first, s.refusal(step).withFiles(plan.File, path))...)
 	}
 	return first, found
 }
 
-// lastKnown is what the checkpoint knows of the height: the state may be further by now, but not less far.
+// lastKnown is what the checkpoint says of the height: by now the state may be higher, but not lower.
 func lastKnown(state checkpoint.Presence, r record) Durable {
 	switch height := r.checkpoint.Height; {
 	case state == checkpoint.StateNone:
@@ -102,30 +111,30 @@ func lastKnown(state checkpoint.Presence, r record) Durable {
 	return Durable{}
 }
 
-// CheckTooLate finds that the plan comes too late for a rollup that runs: a version of it has passed its stop height.
-// name and start are those of the version that runs, height is what its node reported last, in blocks.
+// CheckTooLate finds that the plan comes too late for a running rollup: the version that runs has passed its stop height.
+// name and start are those of that version, height is what its node reported last, in blocks.
 func CheckTooLate(plan *Plan, name string, start, height uint64) []Finding {
 	i := find(plan, checkpoint.Stamp{Name: name, StartHeight: start})
 	if i < 0 {
-		return []Finding{{WholePlan, SeverityError, fmt.Sprintf("the version that runs, %q from height %d, is not in %s", name, start, plan.File), "put it back into the config as it was"}}
+		return []Finding{{WholePlan, SeverityError, fmt.Sprintf("the running version, %q from height %d, is not in %s", name, start, plan.File), "put it back into the plan as it was"}}
 	}
 	if v := plan.Versions[i]; v.Stop > 0 && height > v.Stop {
 		return []Finding{{
-			i, SeverityError, fmt.Sprintf("too late: the rollup that runs is at height %d, above its stop height %d in %s", height, v.Stop, plan.File),
+			i, SeverityError, fmt.Sprintf("too late: the running rollup is at height %d, above its stop height %d in %s", height, v.Stop, plan.File),
 			"do not deploy this: no later version may build on the blocks above the stop height",
 		}}
 	}
 	return nil
 }
 
-// replaced finds that the binary of the stamped version is not the one that ran last. A run continues with it.
-func replaced(plan *Plan, stamp checkpoint.Stamp, digest func(binary string) (string, error)) []Finding {
-	sum, err := digest(plan.Versions[stamp.VersionIndex].Binary)
+// replaced finds that the binary of the stamped version is not the one that ran last. A run continues with the new one.
+func replaced(stamp checkpoint.Stamp, digest func(i int) (string, error)) []Finding {
+	sum, err := digest(stamp.VersionIndex)
 	if err != nil || stamp.BinarySHA256 == "" || stamp.BinarySHA256 == sum {
 		return nil
 	}
 	return []Finding{{
 		stamp.VersionIndex, SeverityWarning, fmt.Sprintf("%s: its content is not what ran last: sha256 %s, was %s", keyBinary, sum, stamp.BinarySHA256),
-		"make sure that the new one is meant: a run continues with it",
+		"make sure that you want the new one: a run continues with it",
 	}}
 }

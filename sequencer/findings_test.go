@@ -26,7 +26,11 @@ func deck(t *testing.T) (dir string, write func(name, text string, mode fs.FileM
 	}
 }
 
-// digestOfFile is the digest of a binary in these tests: its text.
+// digestsOfFiles gives the digest of a version's binary in these tests: its text.
+func digestsOfFiles(plan *Plan) func(i int) (string, error) {
+	return func(i int) (string, error) { return digestOfFile(plan.Versions[i].Binary) }
+}
+
 func digestOfFile(binary string) (string, error) {
 	text, err := os.ReadFile(binary)
 	return string(text), err
@@ -123,8 +127,8 @@ func TestRecordIsComparedWithThePlanAndTheState(t *testing.T) {
 		{"in the middle", func(s *scene) { at(s, 2) }, 2, nil},
 		{"at its stop height", func(s *scene) { at(s, 1); height(s, 200) }, 1, nil},
 		{"the stamp alone", func(s *scene) { at(s, 1); s.c = nil }, 1, nil},
-		{"a state without a record", func(s *scene) { s.state = true }, 0, []string{"-1 error: there is a state in DIR/state, and neither a checkpoint nor a stamp says which version made it"}},
-		{"the state is gone", func(s *scene) { at(s, 2); s.stamp, s.state = nil, false }, 0, []string{"-1 error: the checkpoint, at version 2, is about a state, but the directory DIR/state has none"}},
+		{"a state without a record", func(s *scene) { s.state = true }, 0, []string{"-1 error: there is a state in DIR/state, but neither a checkpoint nor a stamp says which version made it"}},
+		{"the state is gone", func(s *scene) { at(s, 2); s.stamp, s.state = nil, false }, 0, []string{"-1 error: the checkpoint is at version 2, but there is no state in DIR/state"}},
 		{"another state", func(s *scene) { at(s, 2); s.stamp = nil }, 0, []string{"-1 error: the checkpoint, at version 2, belongs to a state with a stamp"}},
 		{"a restored state", func(s *scene) {
 			at(s, 0)
@@ -133,13 +137,13 @@ func TestRecordIsComparedWithThePlanAndTheState(t *testing.T) {
 			s.c = &c
 			height(s, 50)
 			s.stamp.BinarySHA256 = ""
-		}, 2, []string{"-1 warning: checkpoint corrected: "}},
+		}, 2, []string{"-1 warning: the next start corrects the checkpoint: "}},
 		{"one step behind", func(s *scene) { at(s, 1); c := *s.c; at(s, 2); s.c = &c }, 2, nil},
 		{"a binary that was replaced", func(s *scene) { at(s, 2); s.stamp.BinarySHA256 = "older" }, 2, []string{"2 warning: rollup_binary: its content is not what ran last: sha256 "}},
 		{"a plan that comes too late", func(s *scene) { at(s, 1); height(s, 205); s.stamp.StopHeight = 0 }, 1, []string{"1 error: too late: its state was at height 205 when its node was asked last"}},
-		{"an overrun", func(s *scene) { at(s, 1); height(s, 205) }, 1, []string{"1 error: version 1 (\"osaka\") was started with the stop height 200 and ran past it"}},
-		{"a migration that vanished", func(s *scene) { at(s, 1); s.stamp.Migration = begun; s.plan.Versions[1].Migration = "" }, 1, []string{"-1 warning: checkpoint corrected", "1 error: the migration of version 1 (\"osaka\") was interrupted"}},
-		{"a version that is not in the plan", func(s *scene) { at(s, 1); s.stamp.Name = "berlin" }, 0, []string{"-1 error: the state is that of version 1 (\"berlin\")"}},
+		{"an overrun", func(s *scene) { at(s, 1); height(s, 205) }, 1, []string{"1 error: version \"osaka\" (index 1) was started with the stop height 200 and ran past it"}},
+		{"a migration that vanished", func(s *scene) { at(s, 1); s.stamp.Migration = begun; s.plan.Versions[1].Migration = "" }, 1, []string{"-1 warning: the next start corrects the checkpoint", "1 error: the migration of version \"osaka\" (index 1) was interrupted"}},
+		{"a version that is not in the plan", func(s *scene) { at(s, 1); s.stamp.Name = "berlin" }, 0, []string{"-1 error: the state belongs to version \"berlin\" (index 1)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			plan, dir := realPlan(t)
@@ -150,7 +154,7 @@ func TestRecordIsComparedWithThePlanAndTheState(t *testing.T) {
 				touch(t, dir+"/state/CURRENT")
 			}
 			before := names(t, dir)
-			first, found := CheckRecord(plan, path, dir+"/state", digestOfFile)
+			first, found := CheckRecord(plan, path, dir+"/state", digestsOfFiles(plan))
 			assert.Equal(t, test.first, first)
 			require.Len(t, found, len(test.want), "%v", rows(found))
 			for n, f := range found {
@@ -168,17 +172,17 @@ func TestRecordIsComparedWithThePlanAndTheState(t *testing.T) {
 func TestRecordThatCannotBeReadIsFound(t *testing.T) {
 	plan, dir := realPlan(t)
 	touch(t, dir+"/c.json")
-	first, found := CheckRecord(plan, dir+"/c.json", dir+"/state", digestOfFile)
+	first, found := CheckRecord(plan, dir+"/c.json", dir+"/state", digestsOfFiles(plan))
 	assert.Zero(t, first)
 	require.Len(t, found, 1)
 	assert.Equal(t, WholePlan, found[0].Version)
 	assert.Equal(t, SeverityError, found[0].Severity)
 	assert.Contains(t, found[0].What, dir+"/c.json: ")
 	assert.Contains(t, found[0].Next, "'entrypoint checkpoint set -c chain.json -f "+dir+"/c.json --version 1 --migrated'")
-	_, found = CheckRecord(plan, dir, dir+"/state", digestOfFile)
+	_, found = CheckRecord(plan, dir, dir+"/state", digestsOfFiles(plan))
 	assert.Equal(t, "mount the directory that holds the checkpoint, and name a file in it", found[0].Next)
 	touch(t, dir+"/state/"+checkpoint.StampFile)
-	_, found = CheckRecord(plan, dir+"/none.json", dir+"/state", digestOfFile)
+	_, found = CheckRecord(plan, dir+"/none.json", dir+"/state", digestsOfFiles(plan))
 	assert.Contains(t, found[0].What, checkpoint.StampFile)
 }
 

@@ -113,8 +113,8 @@ func (c *choices) found(plan *Plan) checkpoint.Found {
 	return found
 }
 
-// Whatever plan, checkpoint, stamp and state come together: a stamp that the plan has is followed or refused, a refusal is
-// whole, what follows can be written, and after a kill between the two writes the same follows again.
+// Whatever plan, checkpoint, stamp and state come together: a stamp that the plan has is followed or refused, a refusal
+// is whole, what follows can be written, and after a kill between the two writes the same follows again.
 func FuzzReconcile(f *testing.F) {
 	for _, seed := range []string{
 		"", "\x02\x00\x00\x01\x01\x00\x01\x01\x01\x00\x02", "\x03\x00\x00\x02\x01\x01\x00\x00\x02\x01\x00\x01\x00\x01\x02\x00\x01\x01",

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"rollup-entrypoint/internal/signalname"
 	"rollup-entrypoint/sequencer/checkpoint"
 	"rollup-entrypoint/sequencer/sovereign"
 )
@@ -39,9 +40,9 @@ const (
 // firstNonce is the first start height that a node is asked with in these tests; each next one is higher by 1.
 const firstNonce = 1<<48 + 1
 
-// world is what a sequence runs against in these tests: strict fakes, in which every start must be the next one that the
-// test has written down, and on a state whose stamp names the version that is started. It lives in a synctest bubble, so
-// its seconds cost nothing.
+// world is what a sequence runs against in these tests: strict fakes, in which every start must be the next one that
+// the test has written down, and on a state whose stamp names the version that is started. It lives in a synctest
+// bubble, so its seconds cost nothing.
 type world struct {
 	t     *testing.T
 	plan  *Plan
@@ -63,11 +64,17 @@ type world struct {
 	late chan syscall.Signal
 	// stranger answers on the node's port before it is started. listens: the node that runs now accepts connections.
 	stranger, listens bool
-	sweeps            []time.Duration
-	// startError, where set, is what the next start gives.
+	sweeps            []bool // whether what was left was asked to end
+	// startError, if set, is what the next start gives.
 	startError error
+	// refuses, if set, is what each start gives.
+	refuses    func() error
 	sweepError error
 	leftovers  int
+	// leaves, if set, is what a process leaves behind, and does until it has ended, by the number of the sweep from 1.
+	leaves func(n int) func(s *fakeSweep)
+	// outlive is how many processes live on after the run.
+	outlive int
 }
 
 // act is one process that the test expects: the command line that starts it, and what it then does.
@@ -128,7 +135,8 @@ func twoVersions() *Plan {
 // prepared completes the options.
 func (w *world) prepared() Options {
 	o := w.options
-	o.Plan, o.Processes, o.Signals, o.Files, o.Store = w.plan, w, w, &w.files, w.store
+	o.Plan, o.Processes, o.Signals, o.Inspection, o.Store = w.plan, w, w, &w.files, w.store
+	w.files.plan = w.plan
 	if w.files.storage == nil {
 		w.files.storage = func(string) (string, error) { return w.store.storage, nil }
 	}
@@ -154,7 +162,7 @@ func (w *world) run() error {
 // over checks what holds after each run.
 func (w *world) over() {
 	w.t.Helper()
-	assert.Zero(w.t, w.alive, "nobody outlives the run")
+	assert.Equal(w.t, w.outlive, w.alive, "nobody outlives the run, but for those of which that is said")
 	assert.Empty(w.t, w.acts, "all expected processes were started; log:\n%s", &w.log)
 	stamp, c := w.store.stamp, w.store.checkpoint
 	if wrote := len(w.store.story) > 0; wrote && stamp != nil && w.store.failCheckpoint == nil && !w.store.noCheckpoint {
@@ -199,7 +207,7 @@ func (w *world) Height(context.Context) (uint64, error) {
 func (w *world) Answered() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.stranger || w.listens
+	return w.stranger || w.listens || w.height != nil
 }
 
 // Start: Processes.
@@ -210,6 +218,11 @@ func (w *world) Start(c Command) (Process, error) {
 	if err := w.startError; err != nil {
 		w.startError = nil
 		return nil, err
+	}
+	if w.refuses != nil {
+		if err := w.refuses(); err != nil {
+			return nil, err
+		}
 	}
 	require.Zero(w.t, w.alive, "%s is started while another process lives", command)
 	require.NotEmpty(w.t, w.acts, "%s is started, but the test expects no more processes; log:\n%s", command, &w.log)
@@ -235,7 +248,7 @@ func (w *world) checkStart(c Command, asked bool) {
 		assert.False(w.t, w.store.storage != "" && w.store.state == checkpoint.StateNone, "an empty state is not asked")
 	} else {
 		assert.NotContains(w.t, c.Env, env[0])
-		assert.Nil(w.t, c.Stdout, "the output of a run is its own")
+		assert.Equal(w.t, slices.Contains(c.Args, sovereign.DryRun), c.Stdout != nil, "the output of a run is its own, and that of a dry run is its report")
 	}
 	assert.NotNil(w.t, c.Stderr)
 	stamp := w.store.onDisk()
@@ -244,6 +257,9 @@ func (w *world) checkStart(c Command, asked bool) {
 	switch {
 	case c.Path == v.Migration:
 		assert.Equal(w.t, begun, stamp.Migration)
+		assert.Equal(w.t, slices.Contains(c.Args, sovereign.DryRun), stamp.DryRun)
+	case c.Path == "/hook":
+		assert.False(w.t, stamp.Hook, "a hook that is done does not run again")
 	case c.Path != v.Binary:
 		assert.Fail(w.t, "started on a state of another version", "%s on %+v", c.Path, stamp)
 	default:
@@ -256,10 +272,47 @@ func (w *world) checkStart(c Command, asked bool) {
 }
 
 // Sweep: Processes.
-func (w *world) Sweep(grace time.Duration) (int, error) {
-	w.sweeps = append(w.sweeps, grace)
-	return w.leftovers, w.sweepError
+func (w *world) Sweep(ask bool) Sweep {
+	w.sweeps = append(w.sweeps, ask)
+	s := &fakeSweep{w: w, signals: make(chan syscall.Signal, 16), done: make(chan struct{})}
+	if w.leaves != nil {
+		if does := w.leaves(len(w.sweeps)); does != nil {
+			s.left = []Leftover{{Pid: 7, Command: "worker", Since: time.Now()}}
+			w.alive++
+			go func() {
+				does(s)
+				w.mu.Lock()
+				w.alive--
+				w.mu.Unlock()
+				close(s.done)
+			}()
+			return s
+		}
+	}
+	close(s.done)
+	return s
 }
+
+// fakeSweep is what one process left behind.
+type fakeSweep struct {
+	w       *world
+	signals chan syscall.Signal
+	done    chan struct{}
+	left    []Leftover
+}
+
+func (s *fakeSweep) Done() <-chan struct{} { return s.done }
+func (s *fakeSweep) Left() []Leftover      { return s.left }
+
+func (s *fakeSweep) Signal(sig syscall.Signal) error {
+	s.signals <- sig
+	return nil
+}
+
+func (s *fakeSweep) Ended() (int, error) { return s.w.leftovers + len(s.left), s.w.sweepError }
+
+// gets waits for a signal.
+func (s *fakeSweep) gets(want syscall.Signal) { assert.Equal(s.w.t, want, <-s.signals) }
 
 // count is how often the log has a message.
 func (w *world) count(message string) int {
@@ -275,6 +328,8 @@ type fakeProcess struct {
 	signals chan syscall.Signal
 	done    chan struct{}
 	exit    Exit
+	// refuses, if set, is what the kernel says to a signal.
+	refuses error
 	// noGenesis: it ends before it has made a state.
 	noGenesis bool
 }
@@ -288,6 +343,9 @@ func (p *fakeProcess) Signal(sig syscall.Signal) error {
 	case <-p.done:
 		return errors.New("process done")
 	default:
+	}
+	if p.refuses != nil {
+		return p.refuses
 	}
 	p.signals <- sig
 	return nil
@@ -335,7 +393,7 @@ func (p *fakeProcess) gets(want syscall.Signal) {
 	case sig := <-p.signals:
 		assert.Equal(p.w.t, want, sig)
 	case <-time.After(time.Hour):
-		assert.Fail(p.w.t, "no signal came", "want %s", signalName(want))
+		assert.Fail(p.w.t, "no signal came", "want %s", signalname.Of(want))
 	}
 }
 
@@ -396,7 +454,7 @@ func then(sig syscall.Signal, does func(*fakeProcess)) func(*fakeProcess) {
 // memoryStore is a record in memory. The checkpoint is written from another goroutine than the stamp.
 type memoryStore struct {
 	mu         sync.Mutex
-	storage    string // empty where no config names the directory
+	storage    string // empty if no config names the directory
 	state      checkpoint.Presence
 	stamp      *checkpoint.Stamp
 	checkpoint *checkpoint.Checkpoint
@@ -407,14 +465,37 @@ type memoryStore struct {
 	kept  []checkpoint.Checkpoint
 	// stamps counts the tries to write a stamp, failed ones too.
 	stamps, checkpoints int
-	// failStamp and failCheckpoint, where set, decide about the n-th save, from 0; failSync about a sync of the state.
+	// failStamp and failCheckpoint, if set, decide about the n-th save, from 0; failSync about a sync of the state.
 	failStamp, failCheckpoint func(n int) error
 	failSync                  func() error
 	loadError, keepError      error
+	// held, if set, decides about the n-th look at the locks, from 0.
+	held  func(n int) error
+	looks int
+	// slow is how long a write of the stamp takes.
+	slow time.Duration
+}
+
+func (m *memoryStore) Held() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.looks
+	m.looks++
+	if m.held != nil {
+		return m.held(n)
+	}
+	return nil
 }
 
 // wrote are the writes after the first one of a run, which writes the stamp as it is.
 func (m *memoryStore) wrote() []string { return m.story[min(1, len(m.story)):] }
+
+// put puts another state in place.
+func (m *memoryStore) put(stamp *checkpoint.Stamp) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stamp = stamp
+}
 
 // genesis: a node has made a state.
 func (m *memoryStore) genesis() {
@@ -468,6 +549,7 @@ func (m *memoryStore) LoadState() (checkpoint.Found, error) {
 }
 
 func (m *memoryStore) SaveStamp(s checkpoint.Stamp) error {
+	time.Sleep(m.slow)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := m.stamps
@@ -536,19 +618,43 @@ func (m *memoryStore) SyncState() error {
 	return nil
 }
 
-// fakeFiles has every file, but for the problems.
+// fakeFiles is an Inspection that finds every file right, but for the problems.
 type fakeFiles struct {
+	plan     *Plan
 	problems map[int]Problems
-	digest   func(binary string) (string, error)
+	// preflight and verify, if not nil, find what Programs and Manifest add.
+	preflight func(i int) []Finding
+	verify    func(ctx context.Context, i int, idly bool) []Finding
+	digest    func(binary string) (string, error)
 	// storage says where the state is by a config; by default it is that of the store.
 	storage func(config string) (string, error)
 	mu      sync.Mutex
 	read    []string
 }
 
-func (f *fakeFiles) Check(_ *Plan, i int) Problems { return f.problems[i] }
+func (f *fakeFiles) Version(ctx context.Context, i int, depth Depth) (found []Finding) {
+	for _, problem := range f.problems[i] {
+		found = append(found, Finding{i, SeverityError, problem, ""})
+	}
+	return append(found, f.closely(ctx, i, depth)...)
+}
 
-func (f *fakeFiles) Digest(binary string) (string, error) {
+func (f *fakeFiles) Shared(ctx context.Context, depth Depth) []Finding {
+	return f.closely(ctx, WholePlan, depth)
+}
+
+func (f *fakeFiles) closely(ctx context.Context, i int, depth Depth) (found []Finding) {
+	if depth&Programs != 0 && f.preflight != nil {
+		found = append(found, f.preflight(i)...)
+	}
+	if depth&Manifest != 0 && f.verify != nil {
+		found = append(found, f.verify(ctx, i, depth&Idly != 0)...)
+	}
+	return found
+}
+
+func (f *fakeFiles) Digest(i int) (string, error) {
+	binary := f.plan.Versions[i].Binary
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.read = append(f.read, binary)
@@ -558,11 +664,9 @@ func (f *fakeFiles) Digest(binary string) (string, error) {
 	return "sha of " + binary, nil
 }
 
-func (f *fakeFiles) SameDirectory(a, b string) bool { return a == b }
-
-// Storage gives the directory that the config names.
-func (f *fakeFiles) Storage(config string) (string, error) {
-	return f.storage(config)
+func (f *fakeFiles) Storage(i int, dir string) (now string, same bool, err error) {
+	now, err = f.storage(f.plan.Versions[i].Config)
+	return now, now == dir, err
 }
 
 func (f *fakeFiles) wasRead(binary string) bool {

@@ -10,7 +10,8 @@ import (
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-// A config that is updated while a run lasts, or a symbolic link, may lead to another state. Its stamp was never looked at.
+// A config that is updated while a run lasts, or a symbolic link, may lead to another state. Its stamp was never looked
+// at.
 func TestProgramWhoseConfigLeadsToAnotherStateIsNotStarted(t *testing.T) {
 	leads := func(w *world, config string) {
 		w.files.storage = func(name string) (string, error) {
@@ -27,7 +28,7 @@ func TestProgramWhoseConfigLeadsToAnotherStateIsNotStarted(t *testing.T) {
 			w.failsBecause(OtherState)
 		})
 	})
-	t.Run("when the node is to be asked", func(t *testing.T) {
+	t.Run("when the node would be asked", func(t *testing.T) {
 		lives(t, func(t *testing.T) {
 			w := worldAt(t, stamped(1), act{askV1, answers(25)}, act{v1Later, func(p *fakeProcess) {
 				leads(p.w, "c1")
@@ -69,7 +70,38 @@ func TestMigrationThatMovesTheStateIsNotRecordedInTheOldOne(t *testing.T) {
 	})
 }
 
-// A node that only failed when it was asked first is asked again after it has run, before anything counts without an answer.
+// A state may be put in place while nothing runs on the one before. Its own stamp says what it is.
+func TestStampOfAnotherStateIsNotReplaced(t *testing.T) {
+	other := *stamped(1)
+	other.StopHeight = 7
+	t.Run("put there during a migration", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := migrates(t, act{m1, func(p *fakeProcess) {
+				p.w.store.stamp = &other
+				p.exits(0)
+			}})
+			f := w.failsBecause(OtherState, Remedy{Version: 1, Migrated: true, Force: true})
+			assert.Contains(t, f.What, "is not the one that this run wrote")
+			assert.Equal(t, &other, w.store.stamp)
+		})
+	})
+	t.Run("put there while the next version is inspected", func(t *testing.T) {
+		lives(t, func(t *testing.T) {
+			w := worldAt(t, stamped(1), act{askV1, answers(40)})
+			w.files.storage = func(config string) (string, error) {
+				if config == "c2" {
+					w.store.stamp = &other
+				}
+				return "/data/state", nil
+			}
+			w.failsBecause(OtherState)
+			assert.Equal(t, &other, w.store.stamp)
+		})
+	})
+}
+
+// A node that only failed when it was asked first is asked again after it has run, before anything counts without an
+// answer.
 func TestNodeThatCouldNotBeAskedOnceIsAskedAgain(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := worldAt(
@@ -110,12 +142,13 @@ func TestCommandsForAHalfMigratedStateAreFewAndSaySo(t *testing.T) {
 	only := []Remedy{{When: "the log shows that this migration did complete on this state", Version: 1, Migrated: true, Force: true}}
 	assert.Equal(t, only, otherState(plan, c, "/data/state").Remedies)
 	torn := &checkpoint.UnreadableError{Path: "/data/state/" + checkpoint.StampFile, Stamp: true, Err: assert.AnError}
-	assert.Equal(t, only, unreadable(plan, torn, checkpoint.Found{Checkpoint: c}).Remedies)
+	only[0].Config = plan.File
+	assert.Equal(t, only, Unreadable(plan, "", torn, checkpoint.Found{Checkpoint: c}).Remedies)
 
 	found := checkpoint.Found{Checkpoint: c, Storage: "/data/state", State: checkpoint.StatePresent}
 	for _, w := range []Word{{Version: 0}, {Version: 1, Migrated: true}} {
 		_, err := Adopt(plan, found, w, "")
-		require.ErrorContains(t, err, "was begun")
+		require.ErrorContains(t, err, "of version 1 began")
 		w.Force = true
 		_, err = Adopt(plan, found, w, "")
 		require.NoError(t, err)
@@ -125,9 +158,9 @@ func TestCommandsForAHalfMigratedStateAreFewAndSaySo(t *testing.T) {
 // A checkpoint that is torn beside a sound stamp is not needed.
 func TestTornCheckpointBesideAStampIsMovedAway(t *testing.T) {
 	torn := &checkpoint.UnreadableError{Path: "/data/checkpoint.json", Err: assert.AnError}
-	f := unreadable(threeVersions(), torn, checkpoint.Found{Stamp: stamped(1)})
+	f := Unreadable(threeVersions(), "", torn, checkpoint.Found{Stamp: stamped(1)})
 	assert.Empty(t, f.Remedies)
-	assert.Contains(t, f.Next, "the stamp of the state, which is that of version 1, counts")
+	assert.Contains(t, f.Next, "the stamp of the state, which names version 1, takes precedence")
 }
 
 // It would make more blocks that are not its own at each start.
@@ -148,7 +181,7 @@ func TestNodeThatCannotBeAskedAndRanPastItsStopHeightIsNotStartedAgain(t *testin
 func TestCheckWithoutACheckpointAsksForItsName(t *testing.T) {
 	plan, dir := realPlan(t)
 	touch(t, dir+"/state/CURRENT")
-	_, found := CheckRecord(plan, "", dir+"/state", digestOfFile)
+	_, found := CheckRecord(plan, "", dir+"/state", digestsOfFiles(plan))
 	require.Len(t, found, 1)
 	assert.Equal(t, SeverityWarning, found[0].Severity)
 	assert.Contains(t, found[0].What, "no checkpoint was named")

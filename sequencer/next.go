@@ -13,48 +13,42 @@ type Durable struct {
 type Knowledge int
 
 const (
-	// NotAsked: nothing is known yet.
-	NotAsked Knowledge = iota
-	// NoState: there is no state, so there is nobody to ask: a node commits its genesis before it looks at any height.
-	NoState
-	// CannotBeAsked: the node gives no answer that we could read, or the plan says that it is not to be asked.
-	CannotBeAsked
-	// Asked: the node has given its height.
-	Asked
+	NotAsked      Knowledge = iota // nothing is known yet
+	NoState                        // there is no state, so nobody to ask: a node commits its genesis before it looks at heights
+	CannotBeAsked                  // the node gives no answer that we can read, or the plan says not to ask it
+	Asked                          // the node has given its height
 )
 
 // Action is what a Step does.
 type Action string
 
 const (
-	// AskVersion asks the node of the version for the height of the state.
-	AskVersion Action = "ask"
-	// RunVersion runs the node of the version.
-	RunVersion Action = "run"
-	// EnterVersion hands the state over to the version, which includes its migration.
-	EnterVersion Action = "enter"
-	// MigrateAgain runs the migration of the version, which was begun before and not recorded as completed.
-	MigrateAgain Action = "migrate again"
-	// Finish: the last version is complete.
-	Finish Action = "finish"
-	// Refuse: nothing can be started safely. Cause says why.
-	Refuse Action = "refuse"
+	AskVersion   Action = "ask"           // ask the node of the version for the height of the state
+	RunVersion   Action = "run"           // run the node of the version
+	EnterVersion Action = "enter"         // hand the state over to the version, which includes its migration
+	MigrateAgain Action = "migrate again" // run the migration of the version, which began and is not recorded as completed
+	PutBack      Action = "put back"      // put the undo point back, because the migration of the version was interrupted
+	Finish       Action = "finish"        // the last version is complete
+	Refuse       Action = "refuse"        // nothing can be started safely; Cause says why
 )
 
 // Step is what follows from a plan, a stamp and a height.
 type Step struct {
 	Action Action
-	// Version is the index in the plan of the version that the step is about; -1 where the plan does not have it.
+	// Version is the index in the plan of the version that the step is about; -1 if the plan does not have it.
 	Version int
-	// Start is the start height, in blocks, that the node is to assert; 0 for none. It is set with RunVersion.
+	// Start, set with RunVersion, is what the node gets as --start-at-rollup-height, in blocks; 0 leaves the flag out. It
+	// selects nothing: the node refuses to start unless its durable height is Start - 1, the answer that led here. So a
+	// state that was replaced since then is noticed.
 	Start uint64
 	// Cause is set with Refuse.
 	Cause Cause
 }
 
-// Next decides what follows. It is a pure function, and the only place where that is decided: docs/guarantees.md has it as
-// a table, row by row.
-func Next(plan *Plan, stamp checkpoint.Stamp, c Durable) Step {
+// Next decides what follows, in a pure function and nowhere else, except for --height-slack (afterExitZero in
+// version.go): the table of docs/how-an-upgrade-is-decided.md, row by row. undo says that the undo point is there that
+// was made before the stamped version touched the state.
+func Next(plan *Plan, stamp checkpoint.Stamp, c Durable, undo bool) Step {
 	j := find(plan, stamp)
 	if j < 0 {
 		return Step{Action: Refuse, Version: j, Cause: VersionUnknown}
@@ -63,9 +57,13 @@ func Next(plan *Plan, stamp checkpoint.Stamp, c Durable) Step {
 	refuse := func(cause Cause) Step { return Step{Action: Refuse, Version: j, Cause: cause} }
 	begun := stamp.Migration == checkpoint.MigrationBegun
 	switch {
+	case v.Retired:
+		return refuse(Retired)
 	case begun && v.Migration == "":
 		return refuse(MigrationVanished)
-	case begun && v.OnInterrupted == Halt:
+	case begun && undo:
+		return Step{Action: PutBack, Version: j}
+	case begun && (stamp.DryRun || stamp.UndoPoint != "" || v.OnInterrupted == Halt):
 		return refuse(MigrationInterrupted)
 	case begun:
 		return Step{Action: MigrateAgain, Version: j}

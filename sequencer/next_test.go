@@ -2,6 +2,7 @@ package sequencer
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -23,6 +24,7 @@ type nextCase struct {
 	stamp checkpoint.Stamp
 	c     Durable
 	j     int
+	undo  bool
 }
 
 func (c nextCase) version() Version { return c.plan.Versions[c.j] }
@@ -47,7 +49,7 @@ func (c nextCase) complete() Step {
 	return Step{Action: Finish, Version: c.j}
 }
 
-// nextTable is the table of docs/guarantees.md, in its order.
+// nextTable is the table "Deciding" of docs/how-an-upgrade-is-decided.md, in its order.
 var nextTable = []nextRow{
 	{
 		"the plan does not have the version",
@@ -55,14 +57,26 @@ var nextTable = []nextRow{
 		func(nextCase) Step { return Step{Action: Refuse, Version: -1, Cause: VersionUnknown} },
 	},
 	{
+		"the version is retired",
+		func(c nextCase) bool { return c.version().Retired },
+		func(c nextCase) Step { return c.refused(Retired) },
+	},
+	{
+		"migration begun, the plan has one, and the undo point is there",
+		func(c nextCase) bool {
+			return c.stamp.Migration == checkpoint.MigrationBegun && c.version().Migration != "" && c.undo
+		},
+		func(c nextCase) Step { return Step{Action: PutBack, Version: c.j} },
+	},
+	{
 		"migration begun, the plan has one and says to run it again",
 		func(c nextCase) bool {
-			return c.stamp.Migration == checkpoint.MigrationBegun && c.version().Migration != "" && c.version().OnInterrupted == Rerun
+			return c.stamp.Migration == checkpoint.MigrationBegun && c.version().Migration != "" && c.version().OnInterrupted == Rerun && !c.stamp.DryRun && c.stamp.UndoPoint == ""
 		},
 		func(c nextCase) Step { return Step{Action: MigrateAgain, Version: c.j} },
 	},
 	{
-		"migration begun, the plan has one and says to halt",
+		"migration begun, the plan has one, and says to halt or it was a dry run",
 		func(c nextCase) bool {
 			return c.stamp.Migration == checkpoint.MigrationBegun && c.version().Migration != ""
 		},
@@ -165,6 +179,11 @@ func smallPlans() (plans []*Plan) {
 						plan.Versions[count-1].Stop = 0
 					}
 					plans = append(plans, plan)
+					if count > 1 {
+						retired := &Plan{File: plan.File, Versions: slices.Clone(plan.Versions)}
+						retired.Versions[0].Retired = true
+						plans = append(plans, retired)
+					}
 				}
 			}
 		}
@@ -182,6 +201,10 @@ func smallStamps() (stamps []checkpoint.Stamp) {
 					for _, word := range []bool{false, true} {
 						s := name
 						s.VersionIndex, s.StopHeight, s.Migration, s.Complete, s.Hook = place, stop, migration, word, word
+						s.DryRun = word && migration == checkpoint.MigrationBegun
+						if stop%2 == 1 {
+							s.UndoPoint = "an undo point"
+						}
 						stamps = append(stamps, s)
 					}
 				}
@@ -211,7 +234,9 @@ func everyCase(f func(c nextCase)) {
 				}
 			}
 			for _, c.c = range heights {
-				f(c)
+				for _, c.undo = range []bool{false, true} {
+					f(c)
+				}
 			}
 		}
 	}
@@ -227,7 +252,7 @@ func TestNextIsTheTableForEverySmallPlanStampAndHeight(t *testing.T) {
 		for _, row := range nextTable {
 			if row.matches(c) {
 				hits[row.name]++
-				if want, got := row.step(c), Next(c.plan, c.stamp, c.c); want != got {
+				if want, got := row.step(c), Next(c.plan, c.stamp, c.c, c.undo); want != got {
 					require.Equal(t, want, got, "row %q: %s", row.name, c)
 				}
 				return
@@ -243,11 +268,14 @@ func TestNextIsTheTableForEverySmallPlanStampAndHeight(t *testing.T) {
 // What must hold whatever the table says.
 func TestNextKeepsItsPromises(t *testing.T) {
 	everyCase(func(c nextCase) {
-		step := Next(c.plan, c.stamp, c.c)
+		step := Next(c.plan, c.stamp, c.c, c.undo)
 		broken := func(promise string) { require.Fail(t, promise, "%+v for %s", step, c) }
 		atStop := c.j >= 0 && c.hasStop() && c.known(func(h uint64) bool { return h == c.version().Stop })
 		byWord := c.j >= 0 && c.hasStop() && c.c.Knowledge == CannotBeAsked && c.stamp.Complete && c.stamp.StopHeight == c.version().Stop
 		migrated := c.j >= 0 && (c.version().Migration == "" || c.stamp.Migration == checkpoint.MigrationCompleted) && c.stamp.Migration != checkpoint.MigrationBegun
+		if c.j >= 0 && c.version().Retired && step.Action != Refuse {
+			broken("a retired version is not started")
+		}
 		switch step.Action {
 		case RunVersion:
 			if step.Version != c.j || !migrated {
@@ -268,8 +296,12 @@ func TestNextKeepsItsPromises(t *testing.T) {
 				broken("the version after the stamped one is entered")
 			}
 		case MigrateAgain:
-			if step.Version != c.j || c.stamp.Migration != checkpoint.MigrationBegun || c.version().Migration == "" || c.version().OnInterrupted != Rerun {
-				broken("only a migration that was begun is run again")
+			if step.Version != c.j || c.stamp.Migration != checkpoint.MigrationBegun || c.version().Migration == "" || c.version().OnInterrupted != Rerun || c.undo || c.stamp.DryRun || c.stamp.UndoPoint != "" {
+				broken("only a migration that was begun is run again, and never on a half-migrated state that can be put back")
+			}
+		case PutBack:
+			if step.Version != c.j || c.stamp.Migration != checkpoint.MigrationBegun || !c.undo {
+				broken("only an undo point that is there is put back, and only after an interrupted migration")
 			}
 		case AskVersion:
 			if step.Version != c.j || c.c.Knowledge != NotAsked || !migrated {
@@ -303,17 +335,18 @@ func TestHugestHeightsDoNotOverflow(t *testing.T) {
 		{v1, highest - 2, Step{Action: RunVersion, Version: 1, Start: highest - 1}},
 		{v1, highest - 3, Step{Action: Refuse, Version: 1, Cause: StateBelow}},
 	} {
-		assert.Equal(t, test.want, Next(plan, test.stamp, Durable{Asked, test.height}))
+		assert.Equal(t, test.want, Next(plan, test.stamp, Durable{Asked, test.height}, false))
 	}
 }
 
-// A plan that lost its first entry has its second version in the first place, where a version may be without a start height.
+// A plan that lost its first entry has its second version in the first place, which is where a version may have no
+// start height.
 func TestVersionOfAStampIsFoundByNameAndStartHeightAlone(t *testing.T) {
 	plan := threeVersions()
 	plan.Versions = plan.Versions[1:]
 	stamp := checkpoint.Stamp{VersionIndex: 0, Name: "v0", StopHeight: 20}
-	assert.Equal(t, Step{Action: Refuse, Version: -1, Cause: VersionUnknown}, Next(plan, stamp, Durable{Asked, 20}))
+	assert.Equal(t, Step{Action: Refuse, Version: -1, Cause: VersionUnknown}, Next(plan, stamp, Durable{Asked, 20}, false))
 	plan.Versions[0].Start = 0
-	assert.Equal(t, Step{Action: Refuse, Version: -1, Cause: VersionUnknown}, Next(plan, stamp, Durable{Asked, 20}))
-	assert.Equal(t, Step{Action: Finish, Version: 0}, Next(&Plan{Versions: threeVersions().Versions[:1]}, stamp, Durable{Asked, 20}))
+	assert.Equal(t, Step{Action: Refuse, Version: -1, Cause: VersionUnknown}, Next(plan, stamp, Durable{Asked, 20}, false))
+	assert.Equal(t, Step{Action: Finish, Version: 0}, Next(&Plan{Versions: threeVersions().Versions[:1]}, stamp, Durable{Asked, 20}, false))
 }

@@ -3,11 +3,9 @@ package sequencer
 import (
 	"log/slog"
 	"maps"
-	"slices"
 	"time"
 )
 
-// observe makes a reading part of the state.
 func (n *nodeRun) observe(r Reading) {
 	s := n.s
 	n.countQueries()
@@ -23,7 +21,7 @@ func (n *nodeRun) observe(r Reading) {
 	n.preflightWhenNear(r.At)
 }
 
-// countQueries takes over what the watch has counted since.
+// countQueries takes over what the watch has counted since the last call.
 func (n *nodeRun) countQueries() {
 	queries, failures := n.watch.queries.Load(), n.watch.failures.Load()
 	n.s.state.Queries += queries - n.queries
@@ -31,37 +29,62 @@ func (n *nodeRun) countQueries() {
 	n.queries, n.failures = queries, failures
 }
 
-// preflightsAhead is how many preflights fit into PreflightBefore: what is mended meanwhile shall show.
+// preflightsAhead is how many preflights fit into PreflightBefore: what is fixed meanwhile must show.
 const preflightsAhead = 12
 
-// preflightWhenNear has the next version looked at, in the background, while its upgrade is within reach.
+// preflightWhenNear has the next version inspected, in the background, while its upgrade is within reach.
 func (n *nodeRun) preflightWhenNear(now time.Time) {
 	s := n.s
 	_, eta, known := s.state.UntilUpgrade(s.Plan)
-	if s.PreflightBefore == 0 || !known || eta < 0 || eta > s.PreflightBefore || n.index == s.Plan.Last() || n.preflight != nil || now.Before(n.nextPreflight) {
+	if s.PreflightBefore == 0 || !known || eta < 0 || eta > s.PreflightBefore || n.index == s.Plan.Last() || n.inspecting.Load() || now.Before(n.nextPreflight) {
 		return
 	}
 	n.nextPreflight = now.Add(s.PreflightBefore / preflightsAhead)
-	done := make(chan preflights, 1) // the node may have ended by then
-	n.preflight = done
+	n.inspecting.Store(true)
 	go func() {
-		found := preflights{}
-		found[WholePlan], found[n.index+1] = s.Preflight(WholePlan), n.examine(n.index+1)
-		done <- found
+		defer n.inspecting.Store(false)
+		n.inspect(WholePlan, Programs)
+		n.inspect(n.index+1, inBackground)
 	}()
 }
 
-// preflights are the findings of several preflights, by version.
-type preflights map[int][]Finding
+// readAhead has all later versions inspected in the background, now that the node has its start-up behind it, and the
+// next version's binary read. A file that does not match the manifest is known long before its height; and at the
+// hand-over the digests are known and the pages are in memory.
+func (n *nodeRun) readAhead() {
+	go func() {
+		for i := n.index + 1; i <= n.s.Plan.Last() && n.ctx.Err() == nil; i++ {
+			n.inspect(i, inBackground)
+			if i > n.index+1 || n.ctx.Err() != nil {
+				continue
+			}
+			if _, err := n.s.Inspection.Digest(i); err != nil {
+				n.s.Log.Warn("next version unreadable", slog.Int("version", i), slog.String("error", err.Error()))
+			}
+		}
+	}()
+}
 
-// examined takes over what was found.
-func (n *nodeRun) examined(found preflights) {
-	for _, i := range slices.Sorted(maps.Keys(found)) {
-		n.s.preflightDone(i, found[i])
+// inBackground is how closely a later version is inspected while a node runs.
+const inBackground = Programs | Manifest | Idly
+
+// inspected is what an inspection of a version has found.
+type inspected struct {
+	version int
+	found   []Finding
+}
+
+// inspect inspects version i, or what all versions share, beside the loop, which takes what was found unless the node
+// ends first.
+func (n *nodeRun) inspect(i int, depth Depth) {
+	found := n.s.look(n.ctx, i, depth)
+	select {
+	case n.inspected <- inspected{i, found}:
+	case <-n.ctx.Done():
 	}
 }
 
-// preflightDone makes what a preflight of version i has found part of the state, and logs what is new.
+// preflightDone makes what an inspection of version i has found part of the state, and logs what is new.
 func (s *sequence) preflightDone(i int, found []Finding) {
 	before := map[Finding]bool{}
 	for _, known := range s.state.Preflight[i].Findings {
@@ -73,30 +96,9 @@ func (s *sequence) preflightDone(i int, found []Finding) {
 				slog.String("problem", f.What), slog.String("next", f.Next))
 		}
 	}
-	after := maps.Clone(s.state.Preflight)
-	if after == nil {
-		after = map[int]Preflight{}
-	}
+	after := map[int]Preflight{}
+	maps.Copy(after, s.state.Preflight)
 	after[i] = Preflight{At: time.Now(), Findings: found}
 	s.state.Preflight = after
 	s.publish()
-}
-
-// preflightAll looks at what all versions share, at version now and at all later ones, and gives the errors. What is wrong
-// with an earlier version is none.
-func (s *sequence) preflightAll(now int) Problems {
-	var serious Problems
-	for i := WholePlan; i <= s.Plan.Last(); i++ {
-		if i != WholePlan && i < now {
-			continue
-		}
-		found := s.Preflight(i)
-		s.preflightDone(i, found)
-		for _, f := range found {
-			if f.Severity == SeverityError && (f.Version == WholePlan || f.Version >= now) {
-				serious = append(serious, f.Text(s.Plan))
-			}
-		}
-	}
-	return serious
 }

@@ -18,7 +18,7 @@ type (
 	Problems = strictjson.Problems
 )
 
-// What becomes of an interrupted migration.
+// What happens to an interrupted migration.
 const (
 	Rerun = plan.Rerun
 	Halt  = plan.Halt
@@ -43,8 +43,8 @@ func LoadPlan(path string) (*Plan, error) {
 	return p, err //nolint:wrapcheck // there is no other error
 }
 
-// find is the index of the version that the stamp names, by its start height and its name, whatever its place; -1 where
-// the plan does not have it.
+// find is the index of the version that the stamp names, by its start height and its name, whatever its place; -1 if the
+// plan does not have it.
 func find(p *Plan, stamp checkpoint.Stamp) int {
 	for i, v := range p.Versions {
 		if v.Start == stamp.StartHeight && v.Name == stamp.Name {

@@ -7,16 +7,16 @@ import (
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-// settled is what plan, checkpoint, stamp and state come to before anything is started.
+// settled is what follows from plan, checkpoint, stamp and state before anything is started.
 type settled struct {
 	record record
 	// notes are for the log, in order.
 	notes []note
-	// keep: the checkpoint contradicted the stamp, and its file is kept beside it before it is corrected.
+	// keep: before the checkpoint is corrected, a copy of the file is kept beside it.
 	keep bool
 }
 
-// note is a line of log.
+// note is a line of the log.
 type note struct {
 	level   slog.Level
 	message string
@@ -27,8 +27,8 @@ func (s *settled) note(level slog.Level, message, format string, args ...any) {
 	s.notes = append(s.notes, note{level, message, fmt.Sprintf(format, args...)})
 }
 
-// reconcile says whose the state is that was found: the table "Whose state is it?" of docs/guarantees.md, row by row. It is
-// a pure function but for digest, which gives the SHA-256 of version i's binary. The error is a *Failure.
+// reconcile says which version the state belongs to: the table "Whose state is it?" of docs/how-an-upgrade-is-decided.md, row by row.
+// It is a pure function except for digest, which gives the SHA-256 of version i's binary. The error is a *Failure.
 func reconcile(plan *Plan, found checkpoint.Found, digest func(i int) (string, error)) (settled, error) {
 	c, stamp := found.Checkpoint, found.Stamp
 	if found.Storage == "" && c != nil {
@@ -47,7 +47,7 @@ func reconcile(plan *Plan, found checkpoint.Found, digest func(i int) (string, e
 		return followStamp(plan, c, stamp)
 	case c == nil && plan.Last() == 0:
 		s := fresh(plan, nil)
-		s.record.stamp.StopHeight = 0 // what its node was started with is not known
+		s.record.stamp.StopHeight = 0 // nobody knows what its node was started with
 		return s, nil
 	case c == nil:
 		return settled{}, nobodysState(plan, found.Storage)
@@ -82,7 +82,7 @@ func reconcileNoState(plan *Plan, found checkpoint.Found) (settled, error) {
 	return settled{}, stateGone(found)
 }
 
-// contradicts: the checkpoint was written by a program that does not know the stamp, and continued from there.
+// contradicts reports whether a program that does not know the stamp continued from it and wrote the checkpoint.
 func contradicts(plan *Plan, c *checkpoint.Checkpoint, stamp *checkpoint.Stamp) bool {
 	if c.Stamped {
 		return false
@@ -92,7 +92,7 @@ func contradicts(plan *Plan, c *checkpoint.Checkpoint, stamp *checkpoint.Stamp) 
 	return at > stamp.VersionIndex || at == stamp.VersionIndex && onlyStampBegun
 }
 
-// followStamp takes the stamp for the truth, and has the checkpoint follow it.
+// followStamp takes the stamp as the truth, and has the checkpoint follow it.
 func followStamp(plan *Plan, c *checkpoint.Checkpoint, stamp *checkpoint.Stamp) (settled, error) {
 	j := find(plan, *stamp)
 	if j < 0 {
@@ -105,15 +105,15 @@ func followStamp(plan *Plan, c *checkpoint.Checkpoint, stamp *checkpoint.Stamp) 
 	}
 	s.record.checkpoint = c.Clone()
 	if j != stamp.VersionIndex {
-		s.record.checkpoint.History = nil // its places are those of another plan
+		s.record.checkpoint.History = nil // its indexes are those of another plan
 	}
 	s.record = s.record.forgotten(j + 1)
-	// The checkpoint has the places of the plan that it was written with, as the stamp has.
+	// Like the stamp, the checkpoint has the indexes of the plan that it was written with.
 	at, migration := meaningOf(plan, c)
 	switch was := stamp.VersionIndex; {
 	case at == was && migration == stamp.Migration:
 	case at == was-1, at == was && stamp.Migration == checkpoint.MigrationCompleted && migration == checkpoint.MigrationBegun:
-		s.note(slog.LevelInfo, "checkpoint was interrupted", "it follows the stamp of the state, which is at %s", plan.Label(j))
+		s.note(slog.LevelInfo, "checkpoint was interrupted", "it now follows the stamp of the state, which is at %s", plan.Label(j))
 		if entry, known := c.Entry(was - 1); j > 0 && (!known || entry.CompletedAt.IsZero()) {
 			s.record = s.record.completedEarlier(plan, j-1, stamp)
 		}
@@ -121,28 +121,28 @@ func followStamp(plan *Plan, c *checkpoint.Checkpoint, stamp *checkpoint.Stamp) 
 		s.keep = true
 		s.record = s.record.forgotten(j)
 		s.note(slog.LevelWarn, "checkpoint corrected",
-			"it was at version %d%s, but the stamp of the state says %s%s: one of the two was restored, and the stamp counts",
+			"it was at version %d%s, but the stamp of the state says %s%s: one of the two was restored, and the stamp takes precedence",
 			at, inWords(migration), plan.Label(j), inWords(stamp.Migration))
 	}
 	s.record = s.record.followed(plan)
 	return s, nil
 }
 
-// completedEarlier notes that version i was completed before the stamp was written.
+// completedEarlier notes that version i was complete before the stamp was written.
 func (r record) completedEarlier(plan *Plan, i int, stamp *checkpoint.Stamp) record {
 	entry := r.entry(plan, i)
 	entry.StopHeight, entry.Proof, entry.CompletedAt = plan.Versions[i].Stop, checkpoint.ProofDurable, stamp.UpdatedAt
 	return r.with(entry)
 }
 
-// meaningOf is the version whose format the state has by a checkpoint, and what the checkpoint says of the migration of that
-// version, in the words of a stamp.
+// meaningOf is the version whose format the state has by a checkpoint, and what the checkpoint says about the migration
+// of that version, in the words of a stamp.
 func meaningOf(plan *Plan, c *checkpoint.Checkpoint) (i int, m checkpoint.Migration) {
 	i = c.VersionIndex
 	due := c.Phase == checkpoint.PhaseMigrating && c.Started != nil && !*c.Started
 	switch {
 	case i > 0 && (due || c.Phase == checkpoint.PhaseFinishingPrevious):
-		// Of an earlier version of this program: the version was entered, and nothing of it was started.
+		// Written by an earlier version of this program: the version was entered, and nothing of it was started.
 		if i--; i <= plan.Last() && plan.Versions[i].Migration != "" {
 			m = checkpoint.MigrationCompleted
 		}
@@ -161,14 +161,14 @@ func inWords(m checkpoint.Migration) string {
 	return ", its migration " + string(m)
 }
 
-// adoptCheckpoint stamps a state that has no stamp yet, by a checkpoint of sov-rollup-manager or of an earlier version of
-// this program. Where that does not prove whose the state is, nothing is stamped.
+// adoptCheckpoint stamps a state that has no stamp yet, by a checkpoint of sov-rollup-manager or of an earlier version
+// of this program. If that does not prove which version the state belongs to, nothing is stamped.
 func adoptCheckpoint(plan *Plan, c *checkpoint.Checkpoint, digest func(i int) (string, error)) (settled, error) {
 	if c.VersionIndex > plan.Last() {
 		return settled{}, beyondPlan(plan, c)
 	}
 	v := plan.Versions[c.VersionIndex]
-	if c.BinaryPath != v.Binary {
+	if c.BinaryPath != v.Binary && !v.Retired { // a retired version has no path, and is refused by name
 		if sum, err := digest(c.VersionIndex); err != nil || c.BinarySHA256 == "" || sum != c.BinarySHA256 {
 			return settled{}, otherBinary(plan, c)
 		}
@@ -184,17 +184,17 @@ func adoptCheckpoint(plan *Plan, c *checkpoint.Checkpoint, digest func(i int) (s
 	r := record{checkpoint: c.Clone()}.forgotten(i + 1)
 	r.stamp = stampOf(plan, i, "")
 	r.stamp.Migration = migration
-	r.stamp.StopHeight = 0 // what its node was started with is not known
+	r.stamp.StopHeight = 0 // nobody knows what its node was started with
 	if i == c.VersionIndex {
 		r.stamp.BinarySHA256 = c.BinarySHA256
 	}
 	s := settled{record: r.followed(plan), keep: true}
-	s.note(slog.LevelInfo, "state stamped", "by the checkpoint it is that of %s%s", plan.Label(i), inWords(migration))
+	s.note(slog.LevelInfo, "state stamped", "by the checkpoint, it belongs to %s%s", plan.Label(i), inWords(migration))
 	return s, nil
 }
 
-// softHandOver: an earlier version of this program handed over on a height that it had read over HTTP, and the next
-// version's node was never seen up. Nothing tells whether it touched the state.
+// softHandOver reports whether an earlier version of this program handed over on a height that it had read over HTTP,
+// and the next version's node was never seen running. Nothing says whether it touched the state.
 func softHandOver(c *checkpoint.Checkpoint) bool {
 	if c.Started == nil || *c.Started || c.Phase != checkpoint.PhaseRunning || c.VersionIndex == 0 || c.MigrationCompleted {
 		return false

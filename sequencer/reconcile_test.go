@@ -93,8 +93,9 @@ func (s situation) onlyStampBegun() bool {
 	return s.stamp.Migration == checkpoint.MigrationBegun && s.migration != checkpoint.MigrationBegun
 }
 
-// reconcileTable is the table of docs/guarantees.md, in its order, without its first row: what cannot be read comes to no
-// table. The first row that matches counts. What follows is a version with its migration, or a cause.
+// reconcileTable is the table "Whose state is it?" of docs/how-an-upgrade-is-decided.md, in its order, without the
+// first row: a file that cannot be read never gets here. The first row that matches counts. What follows is a version
+// with its migration, or a cause.
 var reconcileTable = []struct {
 	name    string
 	matches func(plan *Plan, s situation) bool
@@ -119,9 +120,16 @@ var reconcileTable = []struct {
 		func(*Plan, situation) string { return string(StateGone) },
 	},
 	{
-		"another program went on from the stamp",
+		"another program continued, to a version later than the stamp's",
 		func(_ *Plan, s situation) bool {
-			return s.c != nil && !s.c.Stamped && s.stamp != nil && (s.of > s.stamp.VersionIndex || s.of == s.stamp.VersionIndex && s.onlyStampBegun())
+			return s.c != nil && !s.c.Stamped && s.stamp != nil && s.of > s.stamp.VersionIndex
+		},
+		func(*Plan, situation) string { return string(OtherProgram) },
+	},
+	{
+		"another program continued from a migration that only the stamp says was begun",
+		func(_ *Plan, s situation) bool {
+			return s.c != nil && !s.c.Stamped && s.stamp != nil && s.of == s.stamp.VersionIndex && s.onlyStampBegun()
 		},
 		func(*Plan, situation) string { return string(OtherProgram) },
 	},
@@ -474,7 +482,7 @@ func TestFailuresAboutTheOwnerOfAStateOfferTheCommandsThatSaySo(t *testing.T) {
 	assert.Equal(t, []Remedy{{Version: 1, Migrated: true, Force: true}}, remedies(with(nil, renamed)))
 	inserted := with(changed(reference(2), func(c *checkpoint.Checkpoint) { c.BinaryPath = "/v1" }), nil)
 	_, err := reconcile(plan, inserted, digestsOf(plan))
-	require.ErrorContains(t, err, "that binary is now version 1")
+	require.ErrorContains(t, err, "that binary now belongs to version 1")
 	assert.False(t, strings.Contains(err.Error(), "checkpoint set"), "a plan whose versions have moved is put right first")
 }
 

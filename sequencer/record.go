@@ -1,6 +1,7 @@
 package sequencer
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -8,38 +9,73 @@ import (
 )
 
 // record is what is on disk: the stamp, from which everything is decided, and the checkpoint, which follows it. Its
-// methods are the transitions, all there are; each gives the record that is to be committed next.
+// methods are all the transitions there are. Each gives the record to commit next.
 type record struct {
 	stamp      checkpoint.Stamp
 	checkpoint checkpoint.Checkpoint
 }
 
-// recordTime is now, as the files have it.
+// recordTime is the present time, as the files have it.
 func recordTime() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// stampOf is the stamp of version i, about to be started with its stop height.
+// stampOf is the stamp of version i, which is about to be started with its stop height.
 func stampOf(plan *Plan, i int, digest string) checkpoint.Stamp {
 	v := plan.Versions[i]
 	return checkpoint.Stamp{VersionIndex: i, Name: v.Name, StartHeight: v.Start, StopHeight: v.Stop, BinarySHA256: digest}
 }
 
-// sameStamp compares two stamps. The time zone in which one was written says nothing.
-func sameStamp(a, b checkpoint.Stamp) bool {
-	a.UpdatedAt, b.UpdatedAt = a.UpdatedAt.UTC(), b.UpdatedAt.UTC()
-	return a == b
-}
-
-// entered passes the state on to version i, which has no migration.
-func (r record) entered(plan *Plan, i int, digest string) record {
-	r.stamp = stampOf(plan, i, digest)
+// hookDone notes that the hook before the next version is done.
+func (r record) hookDone(plan *Plan) record {
+	r.stamp.Hook = true
 	return r.followed(plan)
 }
 
-// migrationBegun passes the state on to version i, whose migration is about to be executed.
-func (r record) migrationBegun(plan *Plan, i int, digest string) record {
+// entered hands the state over to version i, which has no migration. undo is the ID of the undo point, empty for none.
+func (r record) entered(plan *Plan, i int, digest, undo string) record {
 	r.stamp = stampOf(plan, i, digest)
+	r.stamp.UndoPoint, r.stamp.Entered = undo, undo != ""
+	return r.followed(plan)
+}
+
+// migrationBegun hands the state over to version i, whose migration is about to be executed.
+func (r record) migrationBegun(plan *Plan, i int, digest, undo string) record {
+	r = r.entered(plan, i, digest, undo)
 	r.stamp.Migration = checkpoint.MigrationBegun
 	return r.migrationRuns(plan, i)
+}
+
+// patched hands the state over to another binary of the stamped version. From then on it is not a new one any more: if
+// it damages the state, no later undo point may be made of that.
+func (r record) patched(plan *Plan, digest, undo string) record {
+	r.stamp.Started = r.stamp.Started && r.stamp.UndoPoint == undo
+	r.stamp.BinarySHA256, r.stamp.UndoPoint, r.stamp.Entered = digest, undo, undo != ""
+	r.checkpoint.NodeUp = false
+	return r.followed(plan)
+}
+
+// cameUp notes that a node of the stamped version may have made blocks.
+func (r record) cameUp(plan *Plan) record {
+	r.stamp.Entered, r.stamp.Started = false, false
+	return r.followed(plan)
+}
+
+// neverUp notes that the last node of the stamped version has ended, and was not seen up.
+func (r record) neverUp(plan *Plan) record {
+	r.stamp.Started = false
+	return r.followed(plan)
+}
+
+// putBack is the record of the state in the undo point, which is the state again.
+func (r record) putBack(plan *Plan, point *checkpoint.UndoPoint) record {
+	answers := r.checkpoint.Answers
+	if c, err := checkpoint.Parse([]byte(point.Checkpoint)); err == nil {
+		r.checkpoint = c
+	} else {
+		r = r.forgotten(r.stamp.VersionIndex)
+	}
+	r.checkpoint.Answers = answers
+	r.stamp = point.Stamp
+	return r.followed(plan)
 }
 
 // migrationRuns counts one more run of the migration of version i.
@@ -55,7 +91,7 @@ func (r record) migrationRuns(plan *Plan, i int) record {
 	return r.with(entry)
 }
 
-// migrationDone is after the migration of the stamped version.
+// migrationDone follows the migration of the stamped version.
 func (r record) migrationDone(plan *Plan) record {
 	r.stamp.Migration = checkpoint.MigrationCompleted
 	r = r.followed(plan)
@@ -69,68 +105,68 @@ func (r record) migrationDone(plan *Plan) record {
 	return r.with(entry)
 }
 
-// running is before a start of the stamped version's node with stop, in blocks. Nobody's word that it is complete holds
-// after that, and it is not complete any more where it was at a lower stop height.
+// running precedes a start of the stamped version's node with the stop height stop, in blocks. A person's word that the
+// version is complete does not hold after that, nor does its completion at a lower stop height.
 func (r record) running(plan *Plan, stop uint64, digest string) record {
 	r.stamp.StopHeight, r.stamp.BinarySHA256, r.stamp.Hook, r.stamp.Complete = stop, digest, false, false
+	r.stamp.Started = r.stamp.Entered
 	if entry, known := r.checkpoint.Entry(r.stamp.VersionIndex); known && !entry.CompletedAt.IsZero() {
 		r = r.incomplete(entry)
 	}
 	return r.followed(plan)
 }
 
-// incomplete takes back that the version of the entry is at its stop height.
+// incomplete takes back that the entry's version is at its stop height.
 func (r record) incomplete(entry checkpoint.Entry) record {
 	entry.StopHeight, entry.Proof, entry.CompletedAt = 0, "", time.Time{}
 	return r.with(entry)
 }
 
-// confirmed is after an answer of the stamped version's node: it is at height, in blocks, and its binary can be asked.
+// confirmed follows an answer of the stamped version's node: it is at height, in blocks, and its binary can be asked.
 func (r record) confirmed(plan *Plan, height uint64, digest string) record {
 	if entry, known := r.checkpoint.Entry(r.stamp.VersionIndex); known && height < entry.StopHeight {
-		r = r.incomplete(entry) // it was, and then the state was restored
+		r = r.incomplete(entry) // it was complete, and then the state was restored
 	}
-	r.checkpoint.Height = &height
+	r.checkpoint.Height, r.checkpoint.DamageReported = &height, false
 	if !slices.Contains(r.checkpoint.Answers, digest) && digest != "" {
 		r.checkpoint.Answers = append(slices.Clone(r.checkpoint.Answers), digest)
 	}
 	return r.followed(plan)
 }
 
-// completed notes that the stamped version is at its stop height, and how that is known.
+// completed notes that the stamped version is at its stop height, and how we know.
 func (r record) completed(plan *Plan, proof checkpoint.Proof) record {
 	i := find(plan, r.stamp)
 	entry, stop := r.entry(plan, i), plan.Versions[i].Stop
-	if entry.StopHeight != stop || entry.CompletedAt.IsZero() { // else a finished sequence was started again
+	if entry.StopHeight != stop || entry.CompletedAt.IsZero() { // otherwise a finished sequence was started again
 		entry.StopHeight, entry.Proof, entry.CompletedAt = stop, proof, recordTime()
 	}
 	r.checkpoint.Phase = checkpoint.PhaseFinished // if there is no later version
 	return r.with(entry).followed(plan)
 }
 
-// completeByWord takes a person's word that the stamped version is at its stop height: given directly, or by
-// --height-slack.
+// completeByWord takes a person's word, or that of --height-slack, that the stamped version is at its stop height.
 func (r record) completeByWord(plan *Plan) record {
 	r.stamp.StopHeight, r.stamp.Complete = plan.Versions[find(plan, r.stamp)].Stop, true
 	return r.followed(plan)
 }
 
-// wordDropped is before the node is asked with another stop height than the one that a person's word was given for: a node
-// that does not look at its start height runs to it.
+// wordDropped precedes a question with another stop height than the one for which a person gave their word: a node that
+// ignores its start height runs to it.
 func (r record) wordDropped(plan *Plan) record {
 	r.stamp.Complete = false
 	return r.followed(plan)
 }
 
-// followed brings the checkpoint into line with the stamp.
+// followed makes the checkpoint follow the stamp.
 func (r record) followed(plan *Plan) record {
 	i := find(plan, r.stamp)
 	c, v := &r.checkpoint, plan.Versions[i]
 	r.stamp.VersionIndex = i
-	if c.VersionIndex != i {
-		c.Height = nil // it was that of another version
+	if c.VersionIndex != i { // they were those of another version
+		c.Height, c.NodeUp = nil, false
 	}
-	c.VersionIndex, c.BinaryPath, c.BinarySHA256 = i, v.Binary, r.stamp.BinarySHA256
+	c.VersionIndex, c.BinaryPath, c.BinarySHA256 = i, cmp.Or(v.Binary, c.BinaryPath), r.stamp.BinarySHA256 // a retired version has none
 	c.MigrationCompleted = r.stamp.Migration == checkpoint.MigrationCompleted
 	c.Started = nil
 	entry, known := c.Entry(i)
@@ -144,7 +180,7 @@ func (r record) followed(plan *Plan) record {
 	return r
 }
 
-// entry is the history's entry for version i, made where there is none.
+// entry is the history's entry for version i, a new one if there is none.
 func (r record) entry(plan *Plan, i int) checkpoint.Entry {
 	v := plan.Versions[i]
 	entry, _ := r.checkpoint.Entry(i)
@@ -155,14 +191,14 @@ func (r record) entry(plan *Plan, i int) checkpoint.Entry {
 	return entry
 }
 
-// with has the entry in the history, in the place of the one of that version. A version is in it once.
+// with puts the entry into the history, in place of the former one of that version. A version is in it once.
 func (r record) with(entry checkpoint.Entry) record {
 	others := slices.DeleteFunc(slices.Clone(r.checkpoint.History), func(e checkpoint.Entry) bool { return e.VersionIndex == entry.VersionIndex })
 	r.checkpoint.History = append(others, entry)
 	return r
 }
 
-// forgotten drops what the history has of version i and later ones.
+// forgotten drops version i and later ones from the history.
 func (r record) forgotten(i int) record {
 	r.checkpoint.History = slices.DeleteFunc(slices.Clone(r.checkpoint.History), func(e checkpoint.Entry) bool { return e.VersionIndex >= i })
 	return r

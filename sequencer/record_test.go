@@ -67,7 +67,7 @@ func TestEachTransitionGivesItsStampAndItsCheckpoint(t *testing.T) {
 		assert.Equal(t, []checkpoint.Entry{{Name: "v0", BinaryPath: "/v0", BinarySHA256: "sha", StopHeight: 20, Proof: checkpoint.ProofDurable, CompletedAt: recordTime()}}, done.checkpoint.History)
 		assert.Equal(t, checkpoint.PhaseRunning, done.checkpoint.Phase, "version 0 is not the last one")
 
-		migrating := unchanged(t, done, func(r record) record { return r.migrationBegun(plan, 1, "sha1") })
+		migrating := unchanged(t, done, func(r record) record { return r.migrationBegun(plan, 1, "sha1", "") })
 		assert.Equal(t, checkpoint.Stamp{VersionIndex: 1, Name: "v1", StartHeight: 21, StopHeight: 40, BinarySHA256: "sha1", Migration: begun}, migrating.stamp)
 		assert.Nil(t, migrating.checkpoint.Height, "it was that of version 0")
 		assert.Equal(t, checkpoint.PhaseMigrating, migrating.checkpoint.Phase)
@@ -84,7 +84,7 @@ func TestEachTransitionGivesItsStampAndItsCheckpoint(t *testing.T) {
 		assert.Equal(t, &checkpoint.MigrationRecord{BegunAt: beganAt, CompletedAt: recordTime(), Runs: 2}, migrated.checkpoint.History[1].Migration)
 		assert.Len(t, migrated.checkpoint.History, 2)
 
-		entered := unchanged(t, migrated.completed(plan, checkpoint.ProofWord), func(r record) record { return r.entered(plan, 2, "sha2") })
+		entered := unchanged(t, migrated.completed(plan, checkpoint.ProofWord), func(r record) record { return r.entered(plan, 2, "sha2", "") })
 		assert.Equal(t, checkpoint.Stamp{VersionIndex: 2, Name: "v2", StartHeight: 41, BinarySHA256: "sha2"}, entered.stamp)
 		assert.Len(t, entered.checkpoint.History, 2, "version 1 is in it once, with its migration and its completion")
 		assert.Equal(t, checkpoint.ProofWord, entered.checkpoint.History[1].Proof)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"rollup-entrypoint/internal/signalname"
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
@@ -92,7 +93,7 @@ func TestStopBeforeTheFirstStartChangesNothing(t *testing.T) {
 			"without a state": func(t *testing.T) *world { t.Helper(); return newWorld(t) },
 			"with a state":    func(t *testing.T) *world { t.Helper(); return worldAt(t, stamped(1)) },
 		} {
-			t.Run(signalName(sig)+" "+name, func(t *testing.T) {
+			t.Run(signalname.Of(sig)+" "+name, func(t *testing.T) {
 				lives(t, func(t *testing.T) {
 					w := w(t)
 					w.signals <- syscall.SIGHUP
@@ -115,22 +116,26 @@ func TestStopDuringTheFirstWriteStartsNothing(t *testing.T) {
 	})
 }
 
-func TestSignalsBeforeTheFirstStartReachTheNodeOnce(t *testing.T) {
+func TestSignalsWithoutANodeAreDropped(t *testing.T) {
 	lives(t, func(t *testing.T) {
-		w := oneVersion(t, act{v0, func(p *fakeProcess) {
-			for _, sig := range []syscall.Signal{syscall.SIGWINCH, syscall.SIGHUP, syscall.SIGUSR1} {
-				p.gets(sig)
+		all := []syscall.Signal{syscall.SIGWINCH, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
+		arrive := func(w *world) {
+			for _, sig := range all {
+				w.signals <- sig
 			}
+		}
+		// A SIGHUP would kill the node in its start-up.
+		runs := func(p *fakeProcess) {
 			time.Sleep(time.Minute)
 			assert.Empty(t, p.signals)
-			p.at(20)
-			p.exits(0)
-		}}, act{askV0, answers(20)})
-		w.options.Held = []syscall.Signal{syscall.SIGWINCH}
-		for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGHUP} {
-			w.signals <- sig
 		}
+		w := newWorld(t, act{v0, func(p *fakeProcess) { runs(p); p.at(20); p.exits(0) }}, act{askV0, answers(20)},
+			act{m1, func(p *fakeProcess) { arrive(p.w); runs(p); p.exits(0) }},
+			act{askV1, func(p *fakeProcess) { arrive(p.w); runs(p); answers(20)(p) }},
+			act{v1First, func(p *fakeProcess) { runs(p); stoppedAt(25)(p) }})
+		arrive(w)
 		require.NoError(t, w.run())
+		assert.Equal(t, 3*len(all), w.count("signal dropped while no node runs"))
 	})
 }
 
@@ -207,7 +212,7 @@ func TestRefusalsStartAndWriteNothing(t *testing.T) {
 		remedies []Remedy
 	}{
 		"file of a version still to run": {
-			func(w *world) { w.files.problems = map[int]Problems{2: {"version 2: rollup_binary: no such file"}} }, FilesInvalid, nil,
+			func(w *world) { w.files.problems = map[int]Problems{2: {"rollup_binary: no such file"}} }, FilesInvalid, nil,
 		},
 		"checkpoint beyond the plan": {
 			func(w *world) {
@@ -352,7 +357,7 @@ func TestVersionThatFailedBeforeItsGenesisIsRunAgainUnasked(t *testing.T) {
 func TestProblemsOfCompletedVersionsOnlyWarn(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := worldAt(t, stamped(2), act{askV2, answers(50)}, act{v2Later, exits(3)})
-		w.files.problems = map[int]Problems{0: {"version 0: gone"}}
+		w.files.problems = map[int]Problems{0: {"gone"}}
 		w.fails(3)
 		assert.Equal(t, 1, w.count("a version that is complete has a problem"))
 	})

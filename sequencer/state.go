@@ -15,17 +15,23 @@ type Phase string
 
 // The phases of a run, in the order of a version's life.
 const (
-	// PhasePreparing: plan, files and record are being checked; nothing was started.
+	// PhasePreparing: plan, files and record are being checked, and nothing was started.
 	PhasePreparing Phase = "preparing"
 	// PhaseAsking: the node was started with an impossible start height, to give the height of its state.
 	PhaseAsking Phase = "asking"
+	// PhaseHeld: an operator holds the sequence, and no process has the state open.
+	PhaseHeld Phase = "held"
+	// PhaseCopying: the state is being copied, so that the upgrade can be undone.
+	PhaseCopying Phase = "copying"
+	// PhaseHook: the hook before an upgrade runs.
+	PhaseHook Phase = "hook"
 	// PhaseMigrating: a migration runs.
 	PhaseMigrating Phase = "migrating"
 	// PhaseStarting: the node was started and has not reported a height yet.
 	PhaseStarting Phase = "starting"
 	// PhaseRunning: the node has reported a height.
 	PhaseRunning Phase = "running"
-	// PhaseHandingOver: one process has ended and what follows was not started yet.
+	// PhaseHandingOver: one process has ended and the next one was not started yet.
 	PhaseHandingOver Phase = "handing_over"
 	// PhaseFinished: the last version is complete.
 	PhaseFinished Phase = "finished"
@@ -36,7 +42,7 @@ const (
 // Phases lists every phase of a State, in the order of a version's life.
 func Phases() []Phase {
 	return []Phase{
-		PhasePreparing, PhaseAsking, PhaseMigrating, PhaseStarting, PhaseRunning, PhaseHandingOver, PhaseFinished, PhaseFailed,
+		PhasePreparing, PhaseAsking, PhaseHeld, PhaseCopying, PhaseHook, PhaseMigrating, PhaseStarting, PhaseRunning, PhaseHandingOver, PhaseFinished, PhaseFailed,
 	}
 }
 
@@ -48,7 +54,7 @@ type Reading struct {
 	At time.Time
 }
 
-// State is what there is to know about a run at one moment. A State that was handed out is never changed: every change
+// State is all that is known about a run at one moment. A State that was handed out is never changed: every change
 // makes a new one. Its counters are those of this run.
 type State struct {
 	Phase Phase
@@ -56,16 +62,17 @@ type State struct {
 	Since time.Time
 	// Stopping: a stop signal was received.
 	Stopping bool
-	// Record is the checkpoint, which is durable a moment later; Stamp is the stamp, which is durable.
+	// Record is the checkpoint, which is durable a moment later; Stamp is the stamp, which is durable. Until a start has
+	// written them, they are what it will write.
 	Record checkpoint.Checkpoint
 	Stamp  checkpoint.Stamp
-	// Process is the node or migration that runs now; its Pid is 0 where there is none.
+	// Process is the node or migration that runs now; its Pid is 0 if there is none.
 	Process ProcessState
-	// Height is the newest reading of the node that runs now, nil before the first; RoseAt is when a height was first read
-	// that was higher than the one before.
+	// Height is the newest reading of the node that runs now, nil before the first. RoseAt is when a reading was last
+	// higher than the one before it.
 	Height *Reading
 	RoseAt time.Time
-	// Rate is how fast the height rises, in blocks per second, smoothed over about half a minute; 0 where it is not known.
+	// Rate is how fast the height rises, in blocks per second, smoothed over about half a minute; 0 if it is not known.
 	Rate float64
 	// Starts counts the starts of nodes, by version.
 	Starts map[int]uint64
@@ -73,25 +80,51 @@ type State struct {
 	Exits map[ExitCount]uint64
 	// Signals counts what was sent to nodes and migrations.
 	Signals map[syscall.Signal]uint64
-	// Leftovers counts the processes that nodes have left behind and that were ended.
+	// Undelivered counts the signals that the kernel refused to deliver to them.
+	Undelivered map[syscall.Signal]uint64
+	// Left are the leftover processes of the last node or migration that the run waits for now. Leftovers counts those
+	// that have ended.
+	Left      []Leftover
 	Leftovers uint64
 	// Migrations are those that were started, oldest first; the last one may still run.
 	Migrations []MigrationRun
 	// HandOvers are the transitions, oldest first.
 	HandOvers []HandOver
 	Writes    WriteCount
-	// Questions are those that were put to nodes.
+	// Questions counts the starts of nodes that were only asked for their height.
 	Questions QuestionCount
-	// CannotBeAsked: the node of this version gives no answer, so that a person has to say that it is complete.
+	// CannotBeAsked: the node of this version gives no answer, so a person has to say when it is complete.
 	CannotBeAsked bool
+	// DamageReported: the node said that its state is damaged, in this run or in an earlier one, and has reported no
+	// height since.
+	DamageReported bool
 	// Queries counts the readings of the height over HTTP, QueryFailures those without a useful answer.
 	Queries, QueryFailures uint64
-	// Preflight is what was found the last time, by version, and under WholePlan what concerns all of them.
+	// Preflight is what the last inspection has found, by version, and under WholePlan what concerns all of them.
 	Preflight map[int]Preflight
-	// Failure is what went wrong last, nil for nothing; with PhaseFailed it is why the run ends.
+	// HoldFile is the file whose removal ends the hold; empty if there is none.
+	HoldFile string
+	// UndoPoint is the undo point that is there; nil for none.
+	UndoPoint *checkpoint.UndoPoint
+	// Copying is how far the copy is that becomes the undo point; nil while none is being made.
+	Copying *UndoProgress
+	// NoUndoPoint is why the last upgrade has no undo point; empty if it has one, or there was no upgrade yet.
+	NoUndoPoint string
+	// PutBack counts how often an undo point was put back.
+	PutBack uint64
+	// Failure is what went wrong last, nil for nothing; in PhaseFailed it is why the run ends.
 	Failure *Failure
 	// FailedAt is when.
 	FailedAt time.Time
+}
+
+// Leftover is a leftover process of a node or a migration.
+type Leftover struct {
+	Pid int
+	// Command is its name, the comm of proc(5). Its arguments are not shown: they may be secret.
+	Command string
+	// Since is when it was first seen left behind.
+	Since time.Time
 }
 
 // ProcessState is the process that works on the state.
@@ -100,17 +133,19 @@ type ProcessState struct {
 	// Version is the index of the version to which it belongs.
 	Version   int
 	Migration bool
-	// Asked: the node was started to give its height, and not to run.
+	// Hook: it is the hook before Version.
+	Hook bool
+	// Asked: the node was only started to give its height.
 	Asked     bool
 	StartedAt time.Time
-	// Stranger: another process answered on the node's port before it was started, and is not believed.
+	// Stranger: another process answered on the node's port before it was started, so heights are not read.
 	Stranger bool
 }
 
 // ExitCount is a kind of exit. Nodes that were only asked are not counted.
 type ExitCount struct {
-	Migration bool
-	// Code is as a shell has it: 128+n for a process that was killed by signal n.
+	Migration, Hook bool
+	// Code is as in a shell: 128+n for a process that was killed by signal n.
 	Code int
 }
 
@@ -131,29 +166,29 @@ type HandOver struct {
 	Took, Asked time.Duration
 }
 
-// QuestionCount counts the questions that were put to nodes.
+// QuestionCount counts the starts of nodes that were only asked for their height.
 type QuestionCount struct {
-	// Asked are all of them, Answered those that were answered; Took is the time of all of them, from start to end.
+	// Asked are all of them, Answered those that were answered. Took is how long all of them took, from start to end.
 	Asked, Answered uint64
 	Took            time.Duration
 }
 
 // WriteCount counts the writes of stamp and checkpoint.
 type WriteCount struct {
-	// Done and Took are of those that became durable.
+	// Done is how many became durable, and Took how long these took.
 	Done   uint64
 	Took   time.Duration
 	Failed uint64
 }
 
-// Preflight is what a preflight of a version has found.
+// Preflight is what an inspection of a version has found.
 type Preflight struct {
 	At       time.Time
 	Findings []Finding
 }
 
-// UntilUpgrade is how many blocks are left to the stop height, and how long that takes at the present rate. known is
-// false without a stop height or a height. eta is negative where no rate is known.
+// UntilUpgrade is how many blocks are left to the stop height, and how long they take at the present rate. known is
+// false without a stop height or a height. eta is negative if the rate is not known.
 func (s State) UntilUpgrade(plan *Plan) (blocks uint64, eta time.Duration, known bool) {
 	stop := plan.Versions[s.Record.VersionIndex].Stop
 	if s.Height == nil || stop == 0 || s.Process.Version != s.Record.VersionIndex {
@@ -167,10 +202,11 @@ func (s State) UntilUpgrade(plan *Plan) (blocks uint64, eta time.Duration, known
 	return blocks, time.Duration(seconds * float64(time.Second)), true
 }
 
-// paceWindow is over how many seconds the rate of a State is smoothed: what is older counts ever less.
+// paceWindow is over how many seconds the rate of a State is smoothed: older readings count less and less.
 const paceWindow = 30
 
-// pace smooths the rate of the height. The zero value is ready, for one process: a pause between two is no slowness.
+// pace smooths the rate of the height. The zero value is ready. It is for one process: the pause between two processes
+// is not slowness.
 type pace struct {
 	last            *Reading
 	blocks, seconds float64
@@ -191,19 +227,17 @@ func (p *pace) add(r Reading) float64 {
 	return p.blocks / p.seconds
 }
 
-// publish hands out the state as it is now.
 func (s *sequence) publish() {
 	s.state.Writes = s.follower.counted()
 	s.Observe(s.state)
 }
 
-// enter begins a phase.
 func (s *sequence) enter(phase Phase) {
 	s.state.Phase, s.state.Since = phase, time.Now()
 	s.publish()
 }
 
-// began notes that a process was started, and with it a transition is over.
+// began records the start of a process, which ends a hand-over.
 func (s *sequence) began(p ProcessState, phase Phase) {
 	p.StartedAt = time.Now()
 	s.state.Process, s.state.Height, s.state.Rate, s.state.RoseAt = p, nil, 0, time.Time{}
@@ -221,12 +255,11 @@ func (s *sequence) began(p ProcessState, phase Phase) {
 	s.enter(phase)
 }
 
-// exited notes the end of the process.
 func (s *sequence) exited(exit Exit) {
 	p := s.state.Process
 	if !p.Asked {
 		s.exitedAt, s.askedFor = time.Now(), 0 // a question belongs to what follows an exit
-		s.state.Exits = counted(s.state.Exits, ExitCount{p.Migration, exit.Status()})
+		s.state.Exits = counted(s.state.Exits, ExitCount{p.Migration, p.Hook, exit.Status()})
 	}
 	if p.Migration {
 		runs := slices.Clone(s.state.Migrations)
@@ -238,7 +271,6 @@ func (s *sequence) exited(exit Exit) {
 	s.enter(PhaseHandingOver)
 }
 
-// asked notes a question.
 func (s *sequence) asked(took time.Duration, known bool) {
 	s.state.Questions.Asked++
 	s.state.Questions.Took += took
@@ -249,18 +281,16 @@ func (s *sequence) asked(took time.Duration, known bool) {
 	s.publish()
 }
 
-// failed notes what went wrong. The last one is shown.
+// failed records what went wrong. The last one is shown.
 func (s *sequence) failed(f *Failure) {
-	told := *f // it may still be worded further, and what was handed out must not change
-	s.state.Failure, s.state.FailedAt = &told, time.Now()
+	shown := *f // f may still get more words, and what was handed out must not change
+	s.state.Failure, s.state.FailedAt = &shown, time.Now()
 }
 
 // counted gives a copy of counts with one more of key: what was handed out must not change.
 func counted[K comparable](counts map[K]uint64, key K) map[K]uint64 {
-	after := maps.Clone(counts)
-	if after == nil {
-		after = map[K]uint64{}
-	}
+	after := map[K]uint64{}
+	maps.Copy(after, counts)
 	after[key]++
 	return after
 }

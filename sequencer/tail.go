@@ -6,12 +6,12 @@ import (
 	"sync"
 )
 
-// tailSize is how much of a process's stderr is kept, in bytes: a refusal is one of the last things a node writes, but a
-// backtrace may follow it.
+// tailSize is how much of a process's stderr is kept, in bytes: a refusal is among the last things that a node writes, but
+// a backtrace may follow it.
 const tailSize = 64 << 10
 
-// tail is a writer that keeps the end of what was written. The zero value is ready. Processes that a node leaves behind
-// may still write while it is read.
+// tail is a writer that keeps the end of what was written. The zero value is ready. Leftover processes may still write
+// while it is read.
 type tail struct {
 	mu   sync.Mutex
 	ring []byte

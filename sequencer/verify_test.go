@@ -20,7 +20,7 @@ type comparer struct {
 	blocks map[int]bool
 	// idlyBlocks: every comparison in the background lasts until it is cut short.
 	idlyBlocks bool
-	// blocked, where not nil, is called when one at once begins to last.
+	// blocked, if not nil, is called when one at once begins to last.
 	blocked func()
 	asked   []comparison
 	cut     int
@@ -79,7 +79,7 @@ func TestVersionThatDiffersIsNotStarted(t *testing.T) {
 			c := &comparer{}
 			c.change(i, differs(i))
 			w, o := watched(newWorld(t))
-			w.options.Verify = c.verify
+			w.files.verify = c.verify
 			f := w.fails(CodeMismatch)
 			assert.Equal(t, FilesInvalid, f.Cause)
 			require.ErrorContains(t, f, "/rollup has other bytes; copy it again; nothing was started; ")
@@ -98,8 +98,8 @@ func TestWarningOfAComparisonIsBesideThoseOfThePreflight(t *testing.T) {
 		c := &comparer{}
 		c.change(0, extra)
 		w, o := watched(newWorld(t, act{v0, exits(5)}))
-		w.options.Verify = c.verify
-		w.options.Preflight = func(i int) []Finding {
+		w.files.verify = c.verify
+		w.files.preflight = func(i int) []Finding {
 			if i == 0 {
 				return []Finding{other}
 			}
@@ -116,7 +116,7 @@ func TestLaterVersionThatDiffersIsReportedWhileTheFirstRuns(t *testing.T) {
 		c := &comparer{}
 		c.change(1, differs(1))
 		w, o := watched(newWorld(t, act{v0, reaches(3, 20)}, act{askV0, answers(20)}).withPlan(twoVersions()))
-		w.options.Verify = c.verify
+		w.files.verify = c.verify
 		f := w.fails(CodeMismatch)
 		assert.Equal(t, FilesInvalid, f.Cause)
 		require.ErrorContains(t, f, "version 1: /rollup has other bytes; copy it again")
@@ -135,7 +135,7 @@ func TestVersionIsComparedAgainBeforeTheHandOver(t *testing.T) {
 		c := &comparer{}
 		w := newWorld(t)
 		w.plan = twoVersions()
-		w.options.Verify = c.verify
+		w.files.verify = c.verify
 		w.acts = []act{{v0, func(p *fakeProcess) {
 			p.at(3)
 			c.change(1, differs(1))
@@ -151,7 +151,7 @@ func TestAllLaterVersionsAreComparedInTheBackground(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		c := &comparer{}
 		w, o := watched(newWorld(t, act{v0, reachesAndExits(5, 3)}))
-		w.options.Verify = c.verify
+		w.files.verify = c.verify
 		w.fails(5)
 		assert.Equal(t, []int{1, 2}, c.in(true))
 		assert.Len(t, o.last().Preflight, 1+3)
@@ -162,7 +162,7 @@ func TestStopCutsAComparisonShort(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		c := &comparer{blocks: map[int]bool{0: true}}
 		w := newWorld(t)
-		w.options.Verify = c.verify
+		w.files.verify = c.verify
 		w.signals <- syscall.SIGHUP
 		go func() { w.signals <- syscall.SIGTERM }()
 		require.NoError(t, w.run())
@@ -175,7 +175,7 @@ func TestStopInAComparisonAtTheHandOverStartsNothing(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := newWorld(t, act{v0, reaches(20)}, act{askV0, answers(20)}).withPlan(twoVersions())
 		c := &comparer{blocks: map[int]bool{1: true}, blocked: func() { w.signals <- syscall.SIGTERM }}
-		w.options.Verify = c.verify
+		w.files.verify = c.verify
 		require.NoError(t, w.run())
 		assert.Equal(t, 0, w.store.stamp.VersionIndex)
 		synctest.Wait() // the run does not wait for it
@@ -189,7 +189,7 @@ func TestComparisonInTheBackgroundIsCutShortByTheEndOfTheNode(t *testing.T) {
 		c := &comparer{idlyBlocks: true}
 		w := newWorld(t, act{v0, reaches(3, 20)}, act{askV0, answers(20)}, act{v1First, reaches(21, 40)}, act{askV1, answers(40)})
 		w.plan = twoVersions()
-		w.options.Verify = c.verify
+		w.files.verify = c.verify
 		require.NoError(t, w.run())
 		assert.Equal(t, []int{WholePlan, 0, 1}, c.in(false))
 		assert.Equal(t, 1, c.cut)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"rollup-entrypoint/internal/signalname"
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
@@ -46,14 +47,14 @@ func TestQuotedRefusalIsNoEvidence(t *testing.T) {
 				assert.Empty(t, f.Remedies)
 				assert.True(t, sameButTime(*stamped(1), *w.store.stamp), "its words change nothing")
 				again := w.again(act{askV1, answers(25)}, act{v1Later, stoppedAt(26)})
-				require.NoError(t, again.run(), "and the next start goes on with the version")
+				require.NoError(t, again.run(), "and the next start continues with the version")
 			})
 		}
 	}
 }
 
-// A node that exits 0 at its stop height by a soft-confirmed height has not committed it. The next version's first start
-// that exits 0 before its height check, as a replica that becomes leader does, keeps its assertion.
+// A node that exits 0 at its stop height by a soft-confirmed height has not committed it. The next version's first
+// start that exits 0 before its height check, as a replica that becomes leader does, keeps its assertion.
 func TestSoftHeightCompletesNothingAndTheAssertionIsNotDropped(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := newWorld(
@@ -164,9 +165,33 @@ func TestExitCodesOfTheNodePass(t *testing.T) {
 	}
 }
 
+// After a stop the operator must know whether our limit was too short or somebody else killed the node.
+func TestFailureAfterAStopSaysWhetherTheStopTimeoutKilled(t *testing.T) {
+	for name, limit := range map[string]time.Duration{"by the stop timeout": time.Minute, "by somebody else": 0} {
+		t.Run(name, func(t *testing.T) {
+			lives(t, func(t *testing.T) {
+				w := oneVersion(t, act{v0, func(p *fakeProcess) {
+					p.at(7)
+					p.w.signals <- syscall.SIGTERM
+					p.gets(syscall.SIGTERM)
+					if limit > 0 {
+						p.gets(syscall.SIGKILL)
+					}
+					p.ends(Exit{Signal: syscall.SIGKILL})
+				}})
+				w.options.StopTimeout = limit
+				f := w.fails(137)
+				assert.Equal(t, limit > 0, strings.Contains(f.What, "--stop-timeout"), f.What)
+				assert.Equal(t, limit > 0, strings.Contains(f.Next, "raise --stop-timeout"), f.Next)
+				assert.Contains(t, f.Safe, "whether the state survived the kill shows at the next start")
+			})
+		})
+	}
+}
+
 func TestStopIsForwardedAndExitsZero(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
-		t.Run(signalName(sig), func(t *testing.T) {
+		t.Run(signalname.Of(sig), func(t *testing.T) {
 			lives(t, func(t *testing.T) {
 				w := newWorld(t, act{v0, func(p *fakeProcess) {
 					p.at(20) // at the stop height: a stop is a stop

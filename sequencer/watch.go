@@ -2,6 +2,7 @@ package sequencer
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,32 +21,40 @@ const (
 	pollDefault = 200 * time.Millisecond
 	pollFast    = 20 * time.Millisecond
 	pollSlow    = time.Second
-	// silence is how long a node may tell no height before that is worth a warning.
+	// silence is how long a node may report no height before that is worth a warning.
 	silence = 30 * time.Second
-	// rateWindow is how many readings the rate is taken over.
+	// rateWindow is how many readings the rate is computed from.
 	rateWindow = 8
 )
 
-// watch reads the heights of one process, in a goroutine of its own: a query that hangs delays nothing else.
+// watch reads the heights of one process, in a goroutine of its own, so that a query that hangs delays nothing else.
 type watch struct {
 	reader HeightReader
 	stop   uint64 // blocks, 0 for none
+	// looked is when it was last looked whether the node is up, and blind is set if nobody looked for long; mu guards them.
+	looked time.Time
+	blind  bool
+	// eager: whether the node is up is to be seen soon. Only the goroutine that reads uses it.
+	eager bool
 	// readings wakes the run loop; only the newest reading waits in it.
 	readings chan Reading
-	// silent and heard wake the run loop when the heights cease to come, and when they are back.
+	// silent wakes the run loop when no heights come any more (true), and when they are back (false).
 	silent chan bool
-	// unanswered wakes the run loop after a question without a height.
+	// up wakes the run loop when a connection was accepted for the first time, if that is watched for.
+	up chan struct{}
+	// unanswered wakes the run loop after a query without a height.
 	unanswered chan struct{}
-	// queries counts the questions, failures those without a height.
+	// queries counts the queries, failures those without a height.
 	queries, failures atomic.Uint64
 
 	mu     sync.Mutex
 	recent []Reading // at most rateWindow, oldest first
 }
 
-// startWatch begins to read; it ends with ctx.
-func startWatch(ctx context.Context, reader HeightReader, stop uint64) *watch {
-	w := &watch{reader: reader, stop: stop, readings: make(chan Reading, 1), silent: make(chan bool, 1), unanswered: make(chan struct{}, 1)}
+// startWatch begins to read; it ends with ctx. eager: it is to be seen soon that the node is up, so that it may make
+// blocks.
+func startWatch(ctx context.Context, reader HeightReader, stop uint64, eager bool) *watch {
+	w := &watch{reader: reader, stop: stop, eager: eager, looked: time.Now(), up: make(chan struct{}, 1), readings: make(chan Reading, 1), silent: make(chan bool, 1), unanswered: make(chan struct{}, 1)}
 	go w.loop(ctx)
 	return w
 }
@@ -53,7 +62,7 @@ func startWatch(ctx context.Context, reader HeightReader, stop uint64) *watch {
 func (w *watch) loop(ctx context.Context) {
 	heard, warned := time.Now(), false
 	for {
-		height, err := w.reader.Height(ctx)
+		height, err := w.query(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -65,11 +74,11 @@ func (w *watch) loop(ctx context.Context) {
 			w.add(Reading{height, now})
 			if warned {
 				warned = false
-				w.tell(ctx, false)
+				w.wake(ctx, false)
 			}
 		case !warned && now.Sub(heard) >= silence:
 			warned = true
-			w.tell(ctx, true)
+			w.wake(ctx, true)
 		}
 		select {
 		case <-ctx.Done():
@@ -79,8 +88,42 @@ func (w *watch) loop(ctx context.Context) {
 	}
 }
 
-// count counts a question, and tells of one in vain; a reading tells of itself.
+// errNotUp says that no connection is accepted yet.
+var errNotUp = errors.New("the node's port is closed")
+
+// query asks for the height. As long as nobody has seen that the node is up, that comes first: a query can hang.
+func (w *watch) query(ctx context.Context) (uint64, error) {
+	if w.eager {
+		up := w.reader.Answered()
+		w.note(time.Now())
+		if !up {
+			return 0, errNotUp
+		}
+	}
+	w.seen()
+	return w.reader.Height(ctx) //nolint:wrapcheck // only whether there is one matters
+}
+
+// blindness is how long nobody may have looked whether a node is up for it to count as not seen up.
+const blindness = 2 * time.Second
+
+// note notes that it was looked at now whether the node is up, and reports whether nobody looked for long before.
+func (w *watch) note(now time.Time) (blind bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.blind = w.blind || now.Sub(w.looked) > blindness
+	w.looked = now
+	return w.blind
+}
+
+// wasBlind reports whether the node, which has ended, could be up for long without being seen.
+func (w *watch) wasBlind() bool { return w.note(time.Now()) }
+
+// count counts a query, and wakes the run loop if it failed; a reading wakes it by itself.
 func (w *watch) count(err error) {
+	if errors.Is(err, errNotUp) { // nobody was asked
+		return
+	}
 	w.queries.Add(1)
 	if err == nil {
 		return
@@ -92,7 +135,24 @@ func (w *watch) count(err error) {
 	}
 }
 
-func (w *watch) tell(ctx context.Context, silent bool) {
+// seen wakes the run loop, once, for a node that is up.
+func (w *watch) seen() {
+	if w.eager {
+		w.eager = false
+		w.up <- struct{}{}
+	}
+}
+
+// noteUp calls f if the node was seen up and nobody was told.
+func (w *watch) noteUp(f func()) {
+	select {
+	case <-w.up:
+		f()
+	default:
+	}
+}
+
+func (w *watch) wake(ctx context.Context, silent bool) {
 	select {
 	case w.silent <- silent:
 	case <-ctx.Done():
@@ -106,7 +166,7 @@ func (w *watch) add(r Reading) {
 		w.recent = append(w.recent[:0], w.recent[1:]...)
 	}
 	w.mu.Unlock()
-	// A reading that was not yet taken is replaced, never waited for. Only this goroutine sends.
+	// A reading that was not yet taken is replaced, so that nothing waits here. Only this goroutine sends.
 	select {
 	case <-w.readings:
 	default:
@@ -114,14 +174,8 @@ func (w *watch) add(r Reading) {
 	w.readings <- r
 }
 
-// last gives the newest reading, nil for none.
-func (w *watch) last() *Reading {
-	newest, _ := w.newest()
-	return newest
-}
-
-// newest gives the newest reading, nil for none, and the rate in blocks per second: the faster one of the whole window and
-// of its last step, because a resync speeds up suddenly.
+// newest gives the newest reading, nil for none, and the rate in blocks per second: the higher of the rates over the whole
+// window and over its last step, because a resync speeds up suddenly.
 func (w *watch) newest() (newest *Reading, rate float64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -136,7 +190,7 @@ func (w *watch) newest() (newest *Reading, rate float64) {
 	return &r, rate
 }
 
-// slope is the rise from a to b in blocks per second, 0 where there is none.
+// slope is the rise from a to b in blocks per second, 0 if there is none.
 func slope(a, b Reading) float64 {
 	elapsed := b.At.Sub(a.At).Seconds()
 	if elapsed <= 0 || b.Height <= a.Height {
@@ -145,11 +199,13 @@ func slope(a, b Reading) float64 {
 	return float64(b.Height-a.Height) / elapsed
 }
 
-// pause is how long to wait for the next reading: a tenth of the time to the stop height, so that the last reading
-// before it is near, within bounds.
+// pause is how long to wait before the next reading: within bounds, a tenth of the time to the stop height, so that the
+// last reading is close to it.
 func (w *watch) pause() time.Duration {
 	last, rate := w.newest()
 	switch {
+	case w.eager:
+		return pollFast
 	case last == nil:
 		return pollDefault
 	case w.stop == 0:

@@ -110,7 +110,7 @@ func TestHeightsAreReadMoreOftenAsTheStopHeightComesNear(t *testing.T) {
 		w := startWatch(ctx, readerFunc(func(ctx context.Context) (uint64, error) {
 			read = append(read, time.Now())
 			return chain(ctx)
-		}), 1000)
+		}), 1000, false)
 		time.Sleep(99950 * time.Millisecond) // height 999
 		synctest.Wait()
 		shortest, longest := time.Hour, time.Duration(0)
@@ -131,10 +131,10 @@ func TestOnlyTheNewestReadingWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		w := startWatch(ctx, chainAt(100, 10), 0)
-		time.Sleep(time.Minute + time.Second/2) // nobody takes any: the readings go on all the same
+		w := startWatch(ctx, chainAt(100, 10), 0, false)
+		time.Sleep(time.Minute + time.Second/2) // nobody takes any: the readings continue
 		synctest.Wait()
-		last := w.last()
+		last, _ := w.newest()
 		select {
 		case r := <-w.readings:
 			assert.Equal(t, *last, r)
@@ -161,7 +161,7 @@ func TestSilenceIsReportedOnceAndSoIsItsEnd(t *testing.T) {
 				return 7, nil
 			}
 			return 0, errNoAnswer
-		}), 0)
+		}), 0, false)
 		reported := func() []bool {
 			synctest.Wait()
 			select {
@@ -195,7 +195,7 @@ func TestNodeThatNeverAnswersIsSilentAfterItsStart(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		began := time.Now()
-		w := startWatch(ctx, readerFunc(func(context.Context) (uint64, error) { return 0, errNoAnswer }), 100)
+		w := startWatch(ctx, readerFunc(func(context.Context) (uint64, error) { return 0, errNoAnswer }), 100, false)
 		assert.True(t, <-w.silent)
 		assert.Equal(t, silence, time.Since(began))
 		last, rate := w.newest()
@@ -205,14 +205,14 @@ func TestNodeThatNeverAnswersIsSilentAfterItsStart(t *testing.T) {
 }
 
 func TestSilenceThatNobodyTakesDoesNotOutliveTheWatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // fails where a goroutine is left blocked
+	synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left blocked
 		ctx, cancel := context.WithCancel(t.Context())
 		startWatch(ctx, readerFunc(func(context.Context) (uint64, error) {
 			if time.Now().Second() < 10 {
 				return 7, nil
 			}
 			return 0, errNoAnswer
-		}), 0)
+		}), 0, false)
 		time.Sleep(time.Hour) // silent, known, silent: nobody takes what is reported
 		cancel()
 		synctest.Wait()
@@ -231,17 +231,17 @@ func TestReaderThatHangsDelaysNobody(t *testing.T) {
 			<-ctx.Done()
 			ended = true
 			return 99, nil // what comes after the end counts for nothing
-		}), 0)
+		}), 0, false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		last := w.last() // does not wait for the reader
+		last, _ := w.newest() // does not wait for the reader
 		require.NotNil(t, last)
 		assert.EqualValues(t, 10, last.Height)
 		assert.EqualValues(t, 10, (<-w.readings).Height)
 		cancel()
 		synctest.Wait()
 		assert.True(t, ended, "the watch ends with its context")
-		last = w.last()
+		last, _ = w.newest()
 		assert.EqualValues(t, 10, last.Height)
 		assert.Empty(t, w.readings)
 	})

@@ -1,6 +1,6 @@
-// Testlog reads the output of 'go test -json' and prints what is worth reading: what failing tests wrote, a line for
-// each package, and every line that is not JSON. It fails if a test was skipped that its argument, a file of names and
-// reasons, does not list: what did not run was not checked.
+// Testlog reads the output of one or more runs of 'go test -json' and prints what is worth reading: what failing tests
+// wrote, a line for each package, and every line that is not JSON. It fails if a test was skipped and ran in none of
+// the runs, unless the file given as its argument lists the test with a reason: what did not run was not checked.
 package main
 
 import (
@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// event is what test2json documents, as far as it is used here.
+// event has the fields of a test2json event that are used here.
 type event struct {
 	Action, Package, Test, Output string
 }
@@ -22,13 +22,14 @@ type test struct{ pkg, name string }
 type report struct {
 	// written has what a test wrote, until it has passed.
 	written map[test]*strings.Builder
-	// skipped are tests that did not run, in order.
+	// skipped are tests that were skipped in a run, in order, and ran are those that passed or failed in one.
 	skipped []test
+	ran     map[test]bool
 }
 
 func main() {
 	allowed := readNames(os.Args[1])
-	r := report{written: map[test]*strings.Builder{}}
+	r := report{written: map[test]*strings.Builder{}, ran: map[test]bool{}}
 	lines := bufio.NewReader(os.Stdin)
 	for {
 		line, err := lines.ReadString('\n')
@@ -44,7 +45,7 @@ func main() {
 	}
 	code := 0
 	for _, skipped := range r.skipped {
-		if !allowed[skipped.name] {
+		if !r.ran[skipped] && !allowed[skipped.name] {
 			fmt.Printf("skipped, and not in %s: %s %s\n", os.Args[1], skipped.pkg, skipped.name)
 			code = 1
 		}
@@ -54,6 +55,9 @@ func main() {
 
 func (r *report) note(e event) {
 	key := test{e.Package, e.Test}
+	if e.Action == "pass" || e.Action == "fail" {
+		r.ran[key] = true
+	}
 	switch e.Action {
 	case "build-output":
 		fmt.Print(e.Output)
@@ -75,7 +79,8 @@ func (r *report) note(e event) {
 	}
 }
 
-// fail prints what a failed test wrote. Where a package has failed, tests that have not ended are what it died in.
+// fail prints what a failed test wrote. For a failed package it also prints what its unfinished tests wrote: it died in
+// one of them.
 func (r *report) fail(key test) {
 	for other, text := range r.written {
 		if key.name == "" && other.pkg == key.pkg && other.name != "" {
@@ -98,7 +103,7 @@ func (r *report) summary(key test) string {
 	return text[strings.LastIndex(text, "\n")+1:] + "\n"
 }
 
-// readNames gives the first word of each line that is no comment.
+// readNames returns the first word of each line that is not a comment.
 func readNames(path string) map[string]bool {
 	text, err := os.ReadFile(path)
 	if err != nil {

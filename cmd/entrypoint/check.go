@@ -2,88 +2,126 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"strconv"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
-	"rollup-entrypoint/images"
+	"rollup-entrypoint/internal/layout"
+	"rollup-entrypoint/internal/limits"
+	"rollup-entrypoint/internal/plain"
+	"rollup-entrypoint/internal/preflight"
 	"rollup-entrypoint/internal/status"
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-const checkSynopsis = "entrypoint check -c CONFIG [-f CHECKPOINT] [--running URL] [--manifest FILE] [--json] [--strict]"
+const checkUsage = "entrypoint check -c CONFIG [-f CHECKPOINT] [--running URL] [FLAGS]"
 
 // checked is the outcome of a check. plan is nil if the config could not be read.
 type checked struct {
 	plan       *sequencer.Plan
 	checkpoint string
-	// running is the address of an entrypoint that runs; empty for none.
+	// running is the address of a running entrypoint; empty for none.
 	running string
-	// verifier has the manifest; nil for none.
-	verifier *verifier
+	// manifest is the manifest that the files were compared with; empty for none.
+	manifest string
 	findings []sequencer.Finding
 	strict   bool
+	// undoPoint is the undo point that is there; nil for none.
+	undoPoint *checkpoint.UndoPoint
+	undo      undoFlags
+	// aside is the state that an undo point has replaced; empty for none.
+	aside string
+	// holds is what --hold-file says, held the hold that is there; nil for none.
+	holds string
+	held  *seenHold
+	// nofile is the --nofile of a run, files is what its nodes get.
+	nofile uint64
+	files  limits.OpenFiles
 }
 
 // checkCommand looks for all that would keep a run or the next upgrade from succeeding. It starts, locks and writes
 // nothing, so it may be run beside a sequence.
-func checkCommand(p program, args []string) int {
+func checkCommand(flags *flagSet) func(p program) int {
 	var config, manifest, running string
 	var asJSON bool
 	c := checked{}
-	flags := newFlags("check")
 	flags.StringVarP(&config, "config", "c", "", configUsage)
-	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too; default in an image, if its directory exists: "+images.Checkpoint)
-	flags.StringVar(&running, "running", "", "compare the config with the height of the entrypoint that runs at `URL`: exit 78 if it comes too late")
+	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too (default in an image, if its directory exists: "+layout.Checkpoint+")")
+	flags.StringVar(&running, "running", "", "compare the plan with the height of the entrypoint running at `URL`; exit 78 if the plan comes too late")
 	registerManifest(flags.FlagSet, &manifest)
-	flags.BoolVar(&asJSON, "json", false, "print what was found as JSON")
-	flags.BoolVar(&c.strict, "strict", false, "exit 78 for a warning, too")
-	if code, done := parseOrHelp(p, flags, checkSynopsis, args); done {
-		return code
+	flags.Uint64Var(&c.nofile, "nofile", preflight.FilesDefault, "the `N` that run will use as --nofile: warn if a node gets too few open files")
+	c.undo.register(flags)
+	registerHoldFile(flags, &c.holds)
+	flags.BoolVar(&asJSON, "json", false, "print the findings as JSON")
+	flags.BoolVar(&c.strict, "strict", false, "exit 78 for warnings too")
+	flags.check = func() (err error) {
+		flags.useLayout(&config, &c.checkpoint)
+		if _, err := os.Stat(filepath.Dir(c.checkpoint)); err != nil && !flags.given("checkpoint-file") {
+			c.checkpoint = "" // while an image is built its volume is not there yet
+		}
+		if err = flags.want(config != "" && flags.NArg() == 0); err == nil {
+			c.running, err = runningAddress(running)
+		}
+		return errors.Join(err, c.undo.check())
 	}
-	flags.useLayout(&config, &c.checkpoint)
-	if !flags.given("checkpoint-file") && !volumeThere(c.checkpoint) {
-		c.checkpoint = ""
+	return func(p program) int {
+		var err error
+		c.look(config, manifest, flags.given("manifest"))
+		if asJSON {
+			err = c.printJSON(p.stdout)
+		} else {
+			c.print(p.stdout)
+		}
+		switch {
+		case err != nil:
+			return fail(p, err)
+		case !c.ok():
+			return sequencer.CodeMismatch
+		}
+		return 0
 	}
-	if config == "" || flags.NArg() > 0 {
-		return usageError(p, "check", errors.New("want: "+checkSynopsis))
-	}
-	var err error
-	if c.running, err = runningAddress(running); err != nil {
-		return usageError(p, "check", err)
-	}
-	c.look(config, manifest, flags.given("manifest"))
-	if asJSON {
-		err = c.printJSON(p.stdout)
-	} else {
-		c.print(p.stdout)
-	}
-	switch {
-	case err != nil:
-		return fail(p, err)
-	case !c.ok():
-		return sequencer.CodeMismatch
-	}
-	return 0
 }
 
-// look finds everything. manifestGiven: somebody has named the manifest.
+// look finds everything. manifestGiven: the manifest was named by the user.
 func (c *checked) look(config, manifest string, manifestGiven bool) {
 	plan, err := sequencer.LoadPlan(config)
+	c.held = lookForHold(holdFile(c.checkpoint, c.holds), plan)
 	if err != nil {
-		c.findings = planFindings(config, err)
+		c.findings = sequencer.FindingsOf(sequencer.WholePlan, err)
 		return
 	}
 	c.plan = plan
-	if c.verifier, err = openVerifier(manifest, manifestGiven, plan); err != nil {
-		c.findings = planFindings(config, err)
+	inspection := preflight.New(plan)
+	if err := inspection.UseManifest(manifest, manifestGiven); err != nil {
+		c.findings = sequencer.FindingsOf(sequencer.WholePlan, err)
 	}
-	c.findings = append(c.findings, preflightAll(plan, c.checkpoint, c.verifier)...)
-	c.findings = append(c.findings, checkRunning(plan, c.running)...)
+	c.manifest = inspection.Manifest
+	c.lookForUndo(inspection)
+	if c.files, err = limits.Files(); err == nil {
+		c.files.Soft = c.files.Raised(c.nofile)
+	}
+	stopTimeout := envName("stop-timeout")
+	c.findings = slices.Concat(c.findings, inspection.All(c.checkpoint), preflight.CheckGrace(stopTimeout, os.Getenv(stopTimeout)),
+		preflight.CheckOpenFiles(c.files), checkRunning(plan, c.running), c.held.findings())
+}
+
+// lookForUndo looks for the undo point, and has the inspection look for what would keep the next one from being made.
+func (c *checked) lookForUndo(inspection *preflight.Inspection) {
+	u, err := c.undo.inspected(inspection, c.checkpoint, nil)
+	if u != nil {
+		c.aside = u.Aside()
+		c.undoPoint, err = u.Look()
+	}
+	if err != nil {
+		c.findings = append(c.findings, sequencer.FindingsOf(sequencer.WholePlan, err)...)
+	}
 }
 
 // runningAddress is the HOST:PORT of a URL; empty if there is none.
@@ -92,14 +130,15 @@ func runningAddress(url string) (string, error) {
 		return "", nil
 	}
 	address := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/")
-	if _, port, err := net.SplitHostPort(address); err != nil || port == "" || strings.Contains(address, "/") {
-		return "", fmt.Errorf("--running is %q, want http://HOST:PORT, the address of the status of the entrypoint that runs", url)
+	// With a path it is something else, and with @ it may have a password.
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" || strings.ContainsAny(address, "/@") {
+		return "", errors.New("--running: want http://HOST:PORT, the address of the status of the running entrypoint")
 	}
 	return address, nil
 }
 
-// checkRunning compares the plan with the height that the entrypoint at address reports. A gate that cannot find out
-// whether it is too late stays closed.
+// checkRunning compares the plan with the height that the entrypoint at address reports. If it cannot be found out
+// whether the plan comes too late, that is an error, too.
 func checkRunning(plan *sequencer.Plan, address string) []sequencer.Finding {
 	if address == "" {
 		return nil
@@ -109,39 +148,30 @@ func checkRunning(plan *sequencer.Plan, address string) []sequencer.Finding {
 	}
 	r, err := status.Client{Listen: address}.Report(context.Background())
 	if err != nil {
-		return problem("the entrypoint that runs cannot be asked: "+err.Error(), "name the address of its status, such as http://127.0.0.1:9848")
+		return problem("the running entrypoint cannot be asked: "+err.Error(), "name the address of its status, such as http://127.0.0.1:9848")
 	}
 	v := r.Versions[r.VersionIndex]
 	switch {
-	case r.Phase == sequencer.PhaseFinished && v.StopHeight != nil: // no node runs any more
+	case r.Phase == sequencer.PhaseFinished && v.StopHeight != nil: // no node runs, so there is no height
 		return sequencer.CheckTooLate(plan, r.Version, v.StartHeight, *v.StopHeight)
-	case r.Height == nil:
-		return problem("the entrypoint at "+address+" does not know the height of its node", "run this again when the node has reported a height")
+	case r.Height != nil:
+		return sequencer.CheckTooLate(plan, r.Version, v.StartHeight, r.Height.Blocks)
 	}
-	return sequencer.CheckTooLate(plan, r.Version, v.StartHeight, r.Height.Blocks)
-}
-
-// planFindings are the problems of a config that cannot be read, one each.
-func planFindings(config string, err error) []sequencer.Finding {
-	problem := func(what, next string) sequencer.Finding {
-		return sequencer.Finding{Version: sequencer.WholePlan, Severity: sequencer.SeverityError, What: what, Next: next}
+	var late []sequencer.Finding
+	if r.DurableHeight != nil { // by now the state may be higher, but not lower
+		late = sequencer.CheckTooLate(plan, r.Version, v.StartHeight, *r.DurableHeight)
 	}
-	var problems sequencer.Problems
-	if !errors.As(err, &problems) {
-		var f *sequencer.Failure
-		if errors.As(err, &f) && f.Err != nil {
-			return []sequencer.Finding{problem(f.What+": "+f.Err.Error(), f.ToDo())}
-		}
-		return []sequencer.Finding{problem(err.Error(), "")}
+	if late != nil || r.DurableHeight != nil && r.Complete() {
+		return late
 	}
-	var found []sequencer.Finding
-	for _, what := range problems {
-		found = append(found, problem(config+": "+what, "fix it there"))
+	found := problem("the entrypoint at "+address+" does not know the height of its node", "run this again when the node has reported a height")
+	if r.Phase == sequencer.PhaseHeld {
+		found[0].Severity, found[0].What = sequencer.SeverityWarning, "the entrypoint at "+address+" is held, so the height of its state is not known: this plan may come too late"
+		found[0].Next = "run 'entrypoint check' with the plan on the volume of the state, or run this again after the hold"
 	}
 	return found
 }
 
-// count is how many findings are of that severity.
 func (c *checked) count(severity sequencer.Severity) int {
 	n := 0
 	for _, f := range c.findings {
@@ -156,7 +186,6 @@ func (c *checked) ok() bool {
 	return c.count(sequencer.SeverityError) == 0 && (!c.strict || len(c.findings) == 0)
 }
 
-// versionName is how a finding's version is shown.
 func (c *checked) versionName(i int) string {
 	if i == sequencer.WholePlan || c.plan == nil {
 		return ""
@@ -164,7 +193,7 @@ func (c *checked) versionName(i int) string {
 	return c.plan.Versions[i].Name
 }
 
-// jsonVersion names a version; both are null where a finding belongs to none.
+// jsonVersion names a version; both are null if a finding belongs to none.
 type jsonVersion struct {
 	Index *int    `json:"version_index"`
 	Name  *string `json:"version"`
@@ -190,7 +219,15 @@ func (c *checked) printJSON(w io.Writer) error {
 		OK       bool          `json:"ok"`
 		Findings []jsonFinding `json:"findings"`
 		Versions []jsonVersion `json:"versions"`
-	}{c.ok(), []jsonFinding{}, []jsonVersion{}}
+		// OpenFiles is how many files a node may have open; 0 if that is not known.
+		OpenFiles uint64 `json:"open_files"`
+		// UndoPoint is the undo point that is there; null for none.
+		UndoPoint *jsonUndoPoint `json:"undo_point"`
+		// FailedState is the directory of the state that an undo point has replaced; empty for none.
+		FailedState string `json:"failed_state"`
+		// Hold is the hold that is there; null for none.
+		Hold *seenHold `json:"hold"`
+	}{c.ok(), []jsonFinding{}, []jsonVersion{}, c.files.Soft, newJSONUndoPoint(c.undoPoint), c.aside, c.held}
 	for _, f := range c.findings {
 		report.Findings = append(report.Findings, jsonFinding{c.jsonVersion(f.Version), f.Severity, f.What, f.Next})
 	}
@@ -202,125 +239,80 @@ func (c *checked) printJSON(w io.Writer) error {
 	return writeJSON(w, report)
 }
 
-// writeJSON prints a report as JSON for people and programs.
-func writeJSON(w io.Writer, report any) error {
-	text, err := json.MarshalIndent(report, "", "  ")
-	if err != nil {
-		return fmt.Errorf("cannot write the report as JSON: %w", err)
-	}
-	if _, err := w.Write(append(text, '\n')); err != nil {
-		return fmt.Errorf("cannot write the report: %w", err)
-	}
-	return nil
-}
-
-// textWidth is where the text of a finding is wrapped, in bytes. Names of files are never broken.
-const textWidth = 90
-
-// print prints a table for a person, errors first, and a last line that says how it is.
+// print prints a table for a person, errors first, and a last line with the result.
 func (c *checked) print(w io.Writer) {
-	column := len("version")
-	for _, f := range c.findings {
-		column = max(column, len(c.versionName(f.Version)))
-	}
-	if len(c.findings) > 0 {
-		fmt.Fprintf(w, "%-8s %-*s  what, and what to do\n", "severity", column, "version")
-	}
+	var rows []row
 	for _, severity := range []sequencer.Severity{sequencer.SeverityError, sequencer.SeverityWarning} {
 		for _, f := range c.findings {
 			if f.Severity == severity {
-				printRow(w, column, string(f.Severity), c.versionName(f.Version), f.What, f.Next)
+				rows = append(rows, row{severity, c.versionName(f.Version), f.What, f.Next})
 			}
 		}
 	}
+	printTable(w, rows)
+	printLastFailure(w, c.checkpoint)
+	if c.undoPoint != nil {
+		printLine(w, "undo point", "%s", describePoint(c.undoPoint))
+	}
+	if c.aside != "" {
+		printLine(w, "failed", "%s: the state that an undo point has replaced; 'entrypoint undo --drop' deletes it, and the undo point", c.aside)
+	}
+	c.held.print(w)
 	fmt.Fprintln(w, c.summary())
 }
 
-// printRow prints a finding: what is wrong, and below it what to do.
-func printRow(w io.Writer, column int, severity, name, what, next string) {
-	lines := wrap(what, textWidth)
-	for n, line := range wrap(next, textWidth-2) {
-		lines = append(lines, [2]string{"→ ", "  "}[min(n, 1)]+line)
+// jsonUndoPoint is an undo point in a report. The height is null if it was not known.
+type jsonUndoPoint struct {
+	Path      string                `json:"path"`
+	Version   int                   `json:"version_index"`
+	Name      string                `json:"version"`
+	Height    *uint64               `json:"height"`
+	Before    string                `json:"before"`
+	Method    checkpoint.UndoMethod `json:"method"`
+	Bytes     int64                 `json:"bytes"`
+	CreatedAt time.Time             `json:"created_at"`
+}
+
+func newJSONUndoPoint(p *checkpoint.UndoPoint) *jsonUndoPoint {
+	if p == nil {
+		return nil
 	}
-	for _, line := range lines {
-		fmt.Fprintf(w, "%-8s %-*s  %s\n", severity, column, name, line)
-		severity, name = "", ""
-	}
+	return &jsonUndoPoint{p.Path, p.Stamp.VersionIndex, p.Stamp.Name, p.Height, p.To.Name, p.Method, p.Bytes, p.CreatedAt}
 }
 
 func (c *checked) summary() string {
 	errs, warnings := c.count(sequencer.SeverityError), c.count(sequencer.SeverityWarning)
 	if errs+warnings > 0 {
-		text := fmt.Sprintf("%s, %s", counted(errs, "error"), counted(warnings, "warning"))
+		text := fmt.Sprintf("%s, %s", plain.Count(errs, "error"), plain.Count(warnings, "warning"))
 		if c.ok() {
 			return text + ": it can run"
 		}
 		return text
 	}
-	var names []string
+	var names, retired []string
 	for _, v := range c.plan.Versions {
-		names = append(names, v.Name)
+		if v.Retired {
+			retired = append(retired, v.Name)
+		} else {
+			names = append(names, v.Name)
+		}
 	}
-	text := fmt.Sprintf("no problems found: %s; the programs, libraries and configs of %s; ", c.plan.File, strings.Join(names, ", "))
+	text := fmt.Sprintf("no problems found. Checked: %s; the programs, libraries and configs of %s; ", c.plan.File, strings.Join(names, ", "))
+	if len(retired) > 0 {
+		text += "only the heights of " + strings.Join(retired, ", ") + ", retired; "
+	}
 	if c.checkpoint != "" {
 		text += "the checkpoint " + c.checkpoint + "; "
 	}
 	if c.running != "" {
 		text += "the height of the entrypoint at " + c.running + "; "
 	}
-	if c.verifier != nil {
-		text += "their digests in " + c.verifier.file + "; "
+	if c.manifest != "" {
+		text += "their digests in " + c.manifest + "; "
 	}
-	return text + "the volume of the state; io_uring"
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
+	text += "the volume of the state; io_uring"
+	if c.files.Soft > 0 {
+		text += fmt.Sprintf("; %d open files", c.files.Soft)
 	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// wordsOf splits text at spaces, but not within a quoted command of ours.
-func wordsOf(text string) []string {
-	var words []string
-	quoted := false
-	for _, word := range strings.Fields(text) {
-		if quoted {
-			words[len(words)-1] += " " + word
-		} else {
-			words = append(words, word)
-		}
-		last := words[len(words)-1] // names in the command may be in quotes, too
-		quoted = strings.HasPrefix(last, "'entrypoint") &&
-			(strings.Count(last, "'")%2 == 1 || !strings.HasSuffix(strings.TrimRight(last, ";,."), "'"))
-	}
-	return words
-}
-
-// wrap breaks text between words into lines of at most width bytes, if no word is longer. A command in quotes is one word,
-// so that it can be copied. What a terminal would obey, which may be in any file, is shown as a question mark.
-func wrap(text string, width int) []string {
-	text = strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) && r != '\n' {
-			return '?'
-		}
-		return r
-	}, text)
-	var lines []string
-	line := ""
-	for _, word := range wordsOf(text) {
-		if line != "" && len(line)+1+len(word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
-	}
-	if line != "" {
-		lines = append(lines, line)
-	}
-	return lines
+	return text
 }

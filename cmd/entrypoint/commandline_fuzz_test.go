@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -47,8 +48,8 @@ func setEnvironment(t *testing.T, text string) map[string]string {
 // commandLine is what a few plain loops read of arguments in the GNU manner, for flags that each have one kind.
 type commandLine struct {
 	given map[string]string // the last value of each flag
-	rest  []string          // what is no flag and stands before --
-	after []string          // what stands behind --
+	rest  []string          // what is no flag and comes before --
+	after []string          // what comes after --
 	bad   bool
 }
 
@@ -104,7 +105,7 @@ func (l *commandLine) short(text string, args []string, kinds map[string]string,
 		case !known:
 			l.bad = true
 			return args
-		case glued && value != "": // of a lone = the letters go on
+		case glued && value != "": // a lone = is followed by more letters
 			l.given[name] = value
 			return args
 		case kinds[name] != "value":
@@ -141,32 +142,24 @@ func kindsOf(flags *flagSet) (kinds map[string]string, letters map[byte]string) 
 	return kinds, letters
 }
 
-// checkUsage parses as the command does, and wants that whatever is refused is refused in words, with 64. It reports
-// whether the command would go on.
-func checkUsage(t *testing.T, flags *flagSet, args []string, check func() error) bool {
+// accepted parses as the command does, and wants that whatever is refused is refused in words, with 64.
+func accepted(t *testing.T, flags *flagSet, args []string) bool {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
-	p := program{stdout: &stdout, stderr: &stderr}
-	code, done := parseOrHelp(p, flags, "usage", args)
-	if !done {
-		if err := check(); err != nil {
-			code, done = usageError(p, flags.Name(), err), true
-		}
+	err := flags.parse(args)
+	if err == nil || errors.Is(err, pflag.ErrHelp) {
+		return err == nil
 	}
-	text := stderr.String()
-	words := strings.TrimPrefix(text, "entrypoint: ")
-	switch {
-	case !done:
-		return true
-	case code == 0 && stdout.Len() > 0 && text == "": // the help
-	case code != 64 || words == text || strings.HasPrefix(words, "\n") || !strings.Contains(text, "\nTry: entrypoint "+flags.Name()+" --help\n"):
-		t.Fatalf("%q ended with %d and %q", args, code, text)
+	var stderr bytes.Buffer
+	code := usageError(program{stderr: &stderr}, flags.Name(), err)
+	words, isOurs := strings.CutPrefix(stderr.String(), "entrypoint: ")
+	if code != 64 || !isOurs || strings.HasPrefix(words, "\n") || !strings.Contains(words, "\nTry: entrypoint "+flags.Name()+" --help\n") {
+		t.Fatalf("%q ended with %d and %q", args, code, stderr.String())
 	}
 	return false
 }
 
 // What run reads of arguments and environment is what plain loops read of them: the flag wins, the node gets its
-// arguments untouched, nothing is refused without words, and a variable that is nearly a setting is told.
+// arguments untouched, nothing is refused without words, and a variable that is nearly a setting is reported.
 func FuzzRunCommandLine(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"-c\nmanager.json\n-f\n/data/checkpoint.json\n--\n--genesis-path\n/etc/genesis.json", ""},
@@ -185,6 +178,7 @@ func FuzzRunCommandLine(f *testing.F) {
 		{"-c\nm.json\n-f\nc.json\n--listen\n", "ENTRYPOINT_LISTEN=x"},
 		{"-c\nm.json\n-f\nc.json\n--listen\n[::1]:80\n--stall-timeout\n5m", "ENTRYPOINT_PREFLIGHT_BEFORE=10m"},
 		{"-c", "ENTRYPOINT_STOPTIMEOUT=5s"},
+		{"-c\nm.json\n-f\nc.json\n--undo\ncopy", "ENTRYPOINT_UNDO=of\nENTRYPOINT_UNDO_DIR=/data/undo"},
 		{"-c\nm.json\n-f\nc.json\n--restarts\n0x2", "ENTRYPOINT_RESTARTS=-1"},
 		{"-c\nm.json\n-f\nc.json", "ENTRYPOINT_RESTARTS=18446744073709551616"},
 		{"-c\nm.json\n-f\nc.json\n--when-finished=wait\n-\n--=\n---", "ENTRYPOINT_WHEN_FINISHED=exit"},
@@ -194,12 +188,12 @@ func FuzzRunCommandLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, arguments, environment string) {
 		args, env := words(arguments), setEnvironment(t, environment)
 		var got runFlags
-		flags := newFlags("run")
-		got.register(flags.FlagSet)
+		flags := newFlags("run", runUsage)
+		got.register(flags)
 		kinds, letters := kindsOf(flags)
 		line := readCommandLine(args, kinds, letters, true)
 		checkStray(t, flags, env)
-		if !checkUsage(t, flags, args, func() error { return got.check(flags) }) {
+		if !accepted(t, flags, args) {
 			return
 		}
 		if line.bad || len(line.rest) > 0 || !slices.Equal(flags.Args(), line.after) {
@@ -230,7 +224,7 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 		}
 		return otherwise
 	}
-	var errs [6]error
+	var errs [8]error
 	f.config, f.checkpoint, f.whenFinished = value("config", ""), value("checkpoint-file", ""), value("when-finished", "exit")
 	f.logLevel, f.logFormat = value("log-level", "info"), value("log-format", "auto")
 	f.manifest = value("manifest", "/opt/rollup/manifest.json")
@@ -238,11 +232,14 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 	f.noCheckpoint, errs[0] = strconv.ParseBool(value("no-checkpoint-file", "false"))
 	f.slack, errs[1] = strconv.ParseUint(value("height-slack", "0"), 0, 64)
 	f.stopTimeout, errs[2] = time.ParseDuration(value("stop-timeout", "0s"))
+	f.leftoverTimeout, errs[6] = time.ParseDuration(value("leftover-timeout", "5m"))
+	f.nofile, errs[7] = strconv.ParseUint(value("nofile", "65536"), 0, 64)
 	f.stallTimeout, errs[3] = time.ParseDuration(value("stall-timeout", "0s"))
 	f.preflightBefore, errs[4] = time.ParseDuration(value("preflight-before", "1h"))
 	restarts, err := strconv.ParseUint(value("restarts", "5"), 0, strconv.IntSize)
 	f.restarts, errs[5] = uint(restarts), err
 	f.listen = value("listen", "127.0.0.1:9848")
+	f.undo = undoFlags{mode: value("undo", "auto"), dir: value("undo-dir", "")}
 	// Of two that exclude each other the flag wins over the variable.
 	if f.noCheckpoint && f.checkpoint != "" {
 		_, fileAsFlag := line.given["checkpoint-file"]
@@ -262,8 +259,8 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 		}
 	}
 	if f.config == "" || (f.checkpoint == "") != f.noCheckpoint ||
-		!among(f.whenFinished, "exit|wait") || !among(f.logLevel, "debug|info|warn|error") || !among(f.logFormat, "auto|text|json") ||
-		min(f.stopTimeout, f.stallTimeout, f.preflightBefore) < 0 || !listenable(f.listen) ||
+		!among(f.whenFinished, "exit|wait") || !among(f.logLevel, "debug|info|warn|error") || !among(f.logFormat, "auto|text|json") || !among(f.undo.mode, "auto|copy|off") ||
+		min(f.stopTimeout, f.leftoverTimeout, f.stallTimeout, f.preflightBefore) < 0 || !listenable(f.listen) ||
 		f.checkpoint != "" && f.termination != "" && filepath.Clean(f.checkpoint) == filepath.Clean(f.termination) {
 		err = fmt.Errorf("%+v cannot be run", f)
 	}
@@ -273,7 +270,8 @@ func runFlagsOf(line commandLine, env map[string]string) (f runFlags, err error)
 // among reports whether a value is one of those that are listed.
 func among(value, listed string) bool { return slices.Contains(strings.Split(listed, "|"), value) }
 
-// listenable reports whether an address is none, or has a port behind its last colon and no other colon outside brackets.
+// listenable reports whether an address is none, or has a port behind its last colon and no other colon outside
+// brackets.
 func listenable(address string) bool {
 	if address == "" {
 		return true
@@ -290,19 +288,19 @@ func listenable(address string) bool {
 	return !strings.ContainsAny(host+port, "[]:")
 }
 
-// checkStray wants that no variable which is nearly a setting stays untold, and that none which is one is told.
+// checkStray wants that no variable which is nearly a setting stays unreported, and that none which is one is reported.
 func checkStray(t *testing.T, flags *flagSet, env map[string]string) {
 	t.Helper()
 	var known []string
 	flags.VisitAll(func(f *pflag.Flag) { known = append(known, envName(f.Name)) })
-	told := strayEnvironment(flags)
+	reported := strayEnvironment(flags)
 	for name := range env {
-		isTold := slices.ContainsFunc(told, func(s string) bool { return strings.HasPrefix(s, name+" is not a setting") })
+		isReported := slices.ContainsFunc(reported, func(s string) bool { return strings.HasPrefix(s, name+" is not a setting") })
 		switch near := slices.ContainsFunc(known, func(k string) bool { return nearly(name, k) }); {
-		case slices.Contains(known, name) && isTold:
-			t.Fatalf("%s is a setting, but %q", name, told)
-		case near && !slices.Contains(known, name) && !fromCluster(name) && !isTold:
-			t.Fatalf("%s is nearly a setting, and only %q are told", name, told)
+		case slices.Contains(known, name) && isReported:
+			t.Fatalf("%s is a setting, but %q", name, reported)
+		case near && !slices.Contains(known, name) && !fromCluster(name) && !isReported:
+			t.Fatalf("%s is nearly a setting, and only %q are reported", name, reported)
 		}
 	}
 }
@@ -340,18 +338,12 @@ func FuzzExecCommandLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, arguments, environment string) {
 		args, env := words(arguments), setEnvironment(t, environment)
 		var got execFlags
-		flags := newFlags("exec")
-		flags.SetInterspersed(false)
-		got.register(flags.FlagSet)
+		flags := newFlags("exec", execUsage)
+		got.register(flags)
 		kinds, letters := kindsOf(flags)
 		line := readCommandLine(args, kinds, letters, false)
 		checkStray(t, flags, env)
-		var options reaper.ExecOptions
-		check := func() (err error) {
-			options, _, err = got.options()
-			return err
-		}
-		if !checkUsage(t, flags, args, check) {
+		if !accepted(t, flags, args) {
 			return
 		}
 		if line.bad || !slices.Equal(flags.Args(), line.after) {
@@ -361,15 +353,15 @@ func FuzzExecCommandLine(f *testing.F) {
 		if !given {
 			group = env[envName("group")]
 		}
-		if want, _ := strconv.ParseBool(group); options.Group != want {
-			t.Fatalf("%q with %q: group is %t", args, env, options.Group)
+		if want, _ := strconv.ParseBool(group); got.options.Group != want {
+			t.Fatalf("%q with %q: group is %t", args, env, got.options.Group)
 		}
 		for _, code := range got.remapExit {
 			if code < 0 || code > 255 {
 				t.Fatalf("exit code %d is to become 0", code)
 			}
 		}
-		checkSignalMap(t, options.SignalMap)
+		checkSignalMap(t, got.options.SignalMap)
 	})
 }
 

@@ -17,10 +17,10 @@ var update = flag.Bool("update", false, "write pages of docs and testdata anew")
 func TestFlagReferenceIsWhatHelpPrints(t *testing.T) {
 	const page = "../../docs/flags.md"
 	var b strings.Builder
-	b.WriteString("# Flags\n\nWhat `--help` prints. Each flag also works as an environment variable: `ENTRYPOINT_`, then its name in capitals with\n" +
+	b.WriteString("# Flags\n\nWhat `--help` prints. Each flag is also an environment variable: `ENTRYPOINT_`, then its name in capitals with\n" +
 		"underscores, so `ENTRYPOINT_STOP_TIMEOUT` for `--stop-timeout`; the flag wins. The help of a command names the flags that\n" +
-		"are not taken from there.\n")
-	for _, command := range []string{"", "run", "exec", "check", "status", "healthcheck", "height", "checkpoint show", "checkpoint set", "manifest write", "manifest verify"} {
+		"are not read from there.\n")
+	for _, command := range []string{"", "run", "exec", "check", "status", "healthcheck", "height", "migrate", "plan", "plan schema", "checkpoint show", "checkpoint set", "hold", "resume", "reset", "undo", "manifest write", "manifest verify"} {
 		args := append(strings.Fields(command), "--help")
 		var out, errs bytes.Buffer
 		require.Zero(t, dispatch(program{stdout: &out, stderr: &errs}, args))

@@ -5,67 +5,59 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"rollup-entrypoint/internal/lookpath"
 	"rollup-entrypoint/reaper"
 	"rollup-entrypoint/sequencer"
 )
 
 const execUsage = "entrypoint exec [FLAGS] -- COMMAND [ARGUMENTS]"
 
-// execFlags are the settings of exec. Letters are those of tini.
+// execFlags are the settings of exec. The letters are those of tini.
 type execFlags struct {
-	group, subreaper bool
-	verbose          int
-	parentDeath      string
-	remapExit        []int
-	signalMap        []string
+	group       bool
+	verbose     int
+	parentDeath string
+	remapExit   []int
+	signalMap   []string
+	// options and death are what the init takes, made of the others.
+	options reaper.ExecOptions
+	death   syscall.Signal
 }
 
-func (f *execFlags) register(flags *pflag.FlagSet) {
-	flags.BoolVarP(&f.group, "group", "g", false, "forward signals to the command's process group, not to the command alone")
-	flags.StringSliceVar(&f.signalMap, "signal-map", nil, "forward signal FROM as TO, as `FROM:TO` (15:3, TERM:QUIT); TO 0 drops it")
-	flags.StringVarP(&f.parentDeath, "parent-death-signal", "p", "", "`SIGNAL` that we get when our own parent dies")
+func (f *execFlags) register(flags *flagSet) {
+	flags.SetInterspersed(false) // what follows the command belongs to it
+	flags.check = func() error { return f.check(flags) }
+	flags.BoolVarP(&f.group, "group", "g", false, "forward signals to the command's process group, not only to the command")
+	flags.Var((*wordList)(&f.signalMap), "signal-map", "forward signal FROM as TO, given as `FROM:TO` (15:3, TERM:QUIT); TO 0 drops it")
+	flags.StringVarP(&f.parentDeath, "parent-death-signal", "p", "", "get `SIGNAL` when the parent process dies")
 	flags.IntSliceVarP(&f.remapExit, "remap-exit", "e", nil, "exit 0 if the command exits with `CODE`")
-	flags.BoolVarP(&f.subreaper, "subreaper", "s", false, "accepted for tini's sake: we always are one when we are not process 1")
-	flags.CountVarP(&f.verbose, "verbose", "v", "log what is done; may be repeated")
+	flags.BoolP("subreaper", "s", false, "accepted for compatibility with tini: entrypoint is always a subreaper unless it is process 1")
+	flags.CountVarP(&f.verbose, "verbose", "v", "log more; twice: debug")
 }
 
-// execCommand runs one command under the init.
-func execCommand(p program, args []string) int {
+func execCommand(flags *flagSet) func(p program) int {
 	var f execFlags
-	flags := newFlags("exec")
-	flags.SetInterspersed(false) // what follows the command is the command's
-	f.register(flags.FlagSet)
-	if code, done := parseOrHelp(p, flags, execUsage, args); done {
-		return code
-	}
-	if flags.NArg() == 0 {
-		return usageError(p, "exec", errors.New("the command is missing: want "+execUsage))
-	}
-	options, death, err := f.options()
-	if err != nil {
-		return usageError(p, "exec", err)
-	}
-	limitRuntime()
-	level := slog.LevelWarn - slog.Level(4*min(f.verbose, 2))
-	log := newLog(p.stderr, isTerminal(os.Stderr), level)
-	code, err := execute(p, log, flags.Args(), options, death)
-	if err != nil {
-		log.Error("cannot run the command", slog.String("error", err.Error()))
-		return code
-	}
-	for _, remapped := range f.remapExit {
-		if code == remapped {
+	f.register(flags)
+	return func(p program) int {
+		limitRuntime()
+		log := newLog(p.stderr, isTerminal(os.Stderr), slog.LevelWarn-slog.Level(4*min(f.verbose, 2)))
+		code, err := execute(p, log, flags.Args(), f.options, f.death)
+		if err != nil {
+			log.Error("cannot run the command", slog.String("error", err.Error()))
+			return code
+		}
+		if slices.Contains(f.remapExit, code) {
 			return 0
 		}
+		return code
 	}
-	return code
 }
 
 func execute(p program, log *slog.Logger, argv []string, options reaper.ExecOptions, death syscall.Signal) (int, error) {
@@ -73,7 +65,7 @@ func execute(p program, log *slog.Logger, argv []string, options reaper.ExecOpti
 	if err != nil {
 		return sequencer.CodeMismatch, err //nolint:wrapcheck // it says what could not be done
 	}
-	path, err := findCommand(argv[0])
+	path, err := lookpath.Find(argv[0], os.Getenv("PATH"))
 	if err != nil {
 		return reaper.ExitCodeForStartError(err), err
 	}
@@ -85,21 +77,24 @@ func execute(p program, log *slog.Logger, argv []string, options reaper.ExecOpti
 	return exit.Status(), nil
 }
 
-// options turns the flags into what the init takes. All problems are found.
-func (f *execFlags) options() (options reaper.ExecOptions, death syscall.Signal, err error) {
+// check turns the flags into what the init takes, and finds all problems.
+func (f *execFlags) check(flags *flagSet) (err error) {
 	var problems []error
-	options = reaper.ExecOptions{Group: f.group, SignalMap: map[syscall.Signal]syscall.Signal{}}
+	refuse := func(flag string, err error) { problems = append(problems, fmt.Errorf("--%s: %w", flag, err)) }
+	if flags.NArg() == 0 {
+		return errors.New("the command is missing: want " + flags.usage)
+	}
+	f.options = reaper.ExecOptions{Group: f.group, SignalMap: map[syscall.Signal]syscall.Signal{}}
 	for _, pair := range f.signalMap {
-		from, to, err := parseMapping(pair)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("--signal-map %s: %w", pair, err))
-			continue
+		if from, to, err := parseMapping(pair); err != nil {
+			refuse("signal-map", err)
+		} else {
+			f.options.SignalMap[from] = to
 		}
-		options.SignalMap[from] = to
 	}
 	if f.parentDeath != "" {
-		if death, err = parseSignal(f.parentDeath); err != nil {
-			problems = append(problems, fmt.Errorf("--parent-death-signal: %w", err))
+		if f.death, err = parseSignal(f.parentDeath); err != nil {
+			refuse("parent-death-signal", err)
 		}
 	}
 	for _, code := range f.remapExit {
@@ -107,7 +102,7 @@ func (f *execFlags) options() (options reaper.ExecOptions, death syscall.Signal,
 			problems = append(problems, fmt.Errorf("--remap-exit %d: want 0 to 255", code))
 		}
 	}
-	return options, death, errors.Join(problems...)
+	return errors.Join(problems...)
 }
 
 func parseMapping(pair string) (from, to syscall.Signal, err error) {
@@ -143,5 +138,5 @@ func parseSignal(text string) (syscall.Signal, error) {
 	if sig := unix.SignalNum(name); sig != 0 {
 		return sig, nil
 	}
-	return 0, fmt.Errorf("there is no signal %q", text)
+	return 0, errors.New("there is no signal of that name")
 }

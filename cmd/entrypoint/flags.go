@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/internal/strictjson"
 )
 
 // envPrefix comes before a flag's name in the environment.
@@ -19,23 +20,26 @@ const envPrefix = "ENTRYPOINT_"
 // flagSet is the flags of a command, with the environment as their second source.
 type flagSet struct {
 	*pflag.FlagSet
+	usage string
 	// fromEnv are the flags whose value came from the environment.
 	fromEnv map[string]bool
-	// acts are flags that ask for something to be done once, and so are not taken from the environment.
+	// acts are flags that ask for something to be done once, and so are not read from the environment.
 	acts []string
-	// onUsageError, if set, gets a usage error that is also printed on stderr.
-	onUsageError func(error)
+	// check finds what is wrong with what was given. By default the only mistake is an argument.
+	check func() error
 }
 
 // newFlags returns an empty set of flags for the command name.
-func newFlags(name string) *flagSet {
+func newFlags(name, usage string) *flagSet {
 	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.SetOutput(io.Discard) // errors are printed once, by usageError
-	return &flagSet{FlagSet: flags, fromEnv: map[string]bool{}}
+	fs := &flagSet{FlagSet: flags, usage: usage, fromEnv: map[string]bool{}}
+	fs.check = func() error { return fs.want(fs.NArg() == 0) }
+	return fs
 }
 
-// parse reads the arguments, and then the environment for each flag that was not among them.
+// parse reads the arguments, and then the environment for each flag that was not among them, and checks all.
 func (fs *flagSet) parse(args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return fs.explain(err)
@@ -48,39 +52,80 @@ func (fs *flagSet) parse(args []string) error {
 			return
 		}
 		if err := fs.Set(f.Name, text); err != nil {
-			problems = append(problems, fmt.Errorf("environment variable %s=%q: %w", name, text, err))
+			problems = append(problems, fmt.Errorf("the environment variable %s: %s", name, wanted(f)))
 			return
 		}
 		fs.fromEnv[f.Name] = true
 	})
-	return errors.Join(problems...)
+	if len(problems) > 0 {
+		return errors.Join(problems...)
+	}
+	return fs.check()
 }
 
-// explain says what an unknown flag may have been meant for.
-func (fs *flagSet) explain(err error) error {
-	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) {
-		return err
+// want is the mistake of a command line that lacks something, or has too much.
+func (fs *flagSet) want(complete bool) error {
+	if complete {
+		return nil
 	}
-	suggestion, hint := "", ""
-	if unknown.GetSpecifiedShortnames() == "" {
-		var known []string
-		fs.VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
-		suggestion = sequencer.Suggest("--"+unknown.GetSpecifiedName(), known)
+	return errors.New("want: " + fs.usage)
+}
+
+func (fs *flagSet) printHelp(w io.Writer) {
+	fmt.Fprintf(w, "Usage:\n  %s\n", fs.usage)
+	if fs.HasFlags() {
+		fmt.Fprintf(w, "\nFlags:\n%s", fs.FlagUsages())
+	}
+	if len(fs.acts) > 0 {
+		fmt.Fprintf(w, "\nNot read from the environment: --%s\n", strings.Join(fs.acts, ", --"))
 	}
 	if fs.Name() == "run" {
-		hint = ": arguments for the node go after --"
+		fmt.Fprintf(w, "\n%s", exitCodes)
 	}
-	return fmt.Errorf("%w%s%s", err, suggestion, hint)
 }
 
-// fromCluster reports whether a variable is one that Kubernetes makes for a service, here for one whose name begins with
+// explain words an error of package pflag, which quotes arguments. A secret may be among them, and what is printed here
+// ends up in logs and in the status of a pod, which more people can see. So no usage error contains a value, and a name
+// only if it is, or nearly is, one of ours.
+func (fs *flagSet) explain(err error) error {
+	var value *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	var unknown *pflag.NotExistError
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return err
+	case errors.As(err, &value):
+		return fmt.Errorf("--%s: %s", value.GetFlag().Name, wanted(value.GetFlag()))
+	case errors.As(err, &missing):
+		return fmt.Errorf("--%s needs a value", missing.GetFlag().Name)
+	}
+	text := "unknown flag"
+	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+		var known []string
+		fs.VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
+		text += strictjson.Misspelt("--"+unknown.GetSpecifiedName(), known)
+	}
+	if fs.Name() == "run" {
+		text += ": arguments for the node go after --"
+	}
+	return errors.New(text)
+}
+
+// wanted says what the values of a flag look like.
+func wanted(f *pflag.Flag) string {
+	return "want " + cmp.Or(map[string]string{
+		"bool": "true or false", "duration": "a duration such as 90s or 5m",
+		"stringSlice": "words separated by commas", "intSlice": "whole numbers separated by commas",
+	}[f.Value.Type()], "a whole number within its range")
+}
+
+// fromCluster reports whether a variable is one that Kubernetes sets for a service, here for one whose name begins with
 // entrypoint: …_SERVICE_HOST, …_SERVICE_PORT, …_PORT, …_PORT_80_TCP_ADDR.
 func fromCluster(name string) bool {
 	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.HasSuffix(name, "_PORT") || strings.Contains(name, "_PORT_")
 }
 
-// strayEnvironment gives a sentence for each environment variable that looks like that of a flag, and is not.
+// strayEnvironment returns a sentence for each environment variable that looks like that of a flag, but is not.
 func strayEnvironment(fs *flagSet) []string {
 	var known, stray []string
 	fs.VisitAll(func(f *pflag.Flag) { known = append(known, strings.TrimPrefix(envName(f.Name), envPrefix)) })
@@ -90,7 +135,7 @@ func strayEnvironment(fs *flagSet) []string {
 		if !ours || name == envPrefix+rest && slices.Contains(known, rest) || fromCluster(name) {
 			continue
 		}
-		if suggestion := sequencer.Suggest(rest, known); suggestion != "" {
+		if suggestion := strictjson.Suggest(rest, known); suggestion != "" {
 			stray = append(stray, name+" is not a setting"+strings.Replace(suggestion, `"`, `"`+envPrefix, 1))
 		}
 	}
@@ -98,36 +143,31 @@ func strayEnvironment(fs *flagSet) []string {
 	return stray
 }
 
-// given reports whether the flag was set, and not to its default by leaving it out.
+// given reports whether the flag was set, by an argument or by the environment.
 func (fs *flagSet) given(name string) bool { return fs.Lookup(name).Changed }
+
+// unexpected reports whether there are arguments in front of --.
+func (fs *flagSet) unexpected() bool {
+	dash := fs.ArgsLenAtDash()
+	return dash > 0 || dash < 0 && fs.NArg() > 0
+}
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// parseOrHelp parses for a command. done is true where the command has nothing more to do; code is then its exit code.
-func parseOrHelp(p program, flags *flagSet, usage string, args []string) (code int, done bool) {
-	err := flags.parse(args)
-	switch {
-	case errors.Is(err, pflag.ErrHelp):
-		fmt.Fprintf(p.stdout, "Usage:\n  %s\n\nFlags:\n%s", usage, flags.FlagUsages())
-		if len(flags.acts) > 0 {
-			fmt.Fprintf(p.stdout, "\nNot taken from the environment: --%s\n", strings.Join(flags.acts, ", --"))
-		}
-		if flags.Name() == "run" {
-			fmt.Fprintf(p.stdout, "\n%s", exitCodes)
-		}
-		return 0, true
-	case err != nil:
-		return flags.usageError(p, err), true
-	}
-	return 0, false
+// wordList is a flag whose value is words separated by commas. Each use adds to them. That of pflag would link
+// encoding/csv, and nobody needs quotes here.
+type wordList []string
+
+// String gives the words as they are given.
+func (w *wordList) String() string { return strings.Join(*w, ",") }
+
+// Set adds words.
+func (w *wordList) Set(text string) error {
+	*w = append(*w, strings.Split(text, ",")...)
+	return nil
 }
 
-// usageError prints what is wrong with the command line, and gives the exit code.
-func (fs *flagSet) usageError(p program, err error) int {
-	if fs.onUsageError != nil {
-		fs.onUsageError(err)
-	}
-	return usageError(p, fs.Name(), err)
-}
+// Type is that of pflag.
+func (w *wordList) Type() string { return "stringSlice" }

@@ -23,8 +23,8 @@ func TestStrayVariablesAreToldApartFromForeignOnes(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	var f runFlags
-	flags := newFlags("run")
-	f.register(flags.FlagSet)
+	flags := newFlags("run", runUsage)
+	f.register(flags)
 	assert.Equal(t, []string{
 		`ENTRYPOINT_CHECKPOINT is not a setting (did you mean "ENTRYPOINT_CHECKPOINT_FILE"?)`,
 		`ENTRYPOINT_Config is not a setting (did you mean "ENTRYPOINT_CONFIG"?)`,

@@ -6,8 +6,6 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"rollup-entrypoint/internal/lookpath"
 )
 
 // newLog returns the log: text with a short time for a person at a terminal, JSON for everything else.
@@ -28,9 +26,4 @@ func newLog(w io.Writer, text bool, level slog.Level) *slog.Logger {
 func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-// findCommand searches PATH as a shell does.
-func findCommand(name string) (string, error) {
-	return lookpath.Find(name, os.Getenv("PATH")) //nolint:wrapcheck // it names the command
 }

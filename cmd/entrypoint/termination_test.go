@@ -13,20 +13,8 @@ import (
 	"rollup-entrypoint/sequencer"
 )
 
-func TestCutMiddleNeverCutsACharacter(t *testing.T) {
-	text := "aé€😀" + strings.Repeat("😀€éz", 20)
-	for limit := range len(text) + 2 {
-		cut := cutMiddle(text, limit)
-		assert.LessOrEqual(t, len(cut), limit)
-		assert.True(t, utf8.ValidString(cut), "%d: %q", limit, cut)
-		if limit < len(omitted) {
-			assert.Empty(t, cut)
-		}
-		front, back, isCut := strings.Cut(cut, omitted)
-		assert.True(t, !isCut || strings.HasPrefix(text, front) && strings.HasSuffix(text, back), cut)
-	}
-	assert.Equal(t, text, cutMiddle(text, len(text)))
-}
+// omitted replaces what was cut out.
+const omitted = " […] "
 
 func failureOf(cause int, stderr ...string) *sequencer.Failure {
 	return &sequencer.Failure{
@@ -51,7 +39,7 @@ func TestTerminationMessageCutsStderrBeforeTheCauseAndTheSentenceNever(t *testin
 		"many, one of them long":  {failureOf(20, append(many, long)...), []string{"line 99 ", "  first €"}, []string{"line 0 "}},
 		"stderr is gone first":    {failureOf(4000, many...), []string{"ж\n"}, []string{"stderr", omitted}},
 		"then the cause is cut":   {failureOf(9000, many...), []string{"what happened: ж", omitted, "ж\n"}, []string{"stderr"}},
-		"bytes that are no UTF-8": {failureOf(20, "a\xffb", "\x1b[31mred\x00\tend"), []string{"  a\uFFFDb\n", "   [31mred  end\n"}, []string{"\x1b", "\x00"}},
+		"bytes that are no UTF-8": {failureOf(20, "a\xffb", "\x1b[31mred\x1b[0m\x1b[2J\x00\tend"), []string{"  a\uFFFDb\n", "  red\\u001b[2J\\u0000 end\n"}, []string{"\x1b", "\x00"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := terminationMessage(test.f)
@@ -78,25 +66,11 @@ func TestTerminationMessageOfEveryLengthFits(t *testing.T) {
 	}
 }
 
-func TestUsageErrorIsWordedWithoutValues(t *testing.T) {
-	flags := newFlags("run")
-	(&runFlags{}).register(flags.FlagSet)
-	for text, want := range map[string]string{
-		`unknown flag: --confg (did you mean "--config"?)`: `unknown flag: --confg (did you mean "--config"?)`,
-		`invalid argument "s\"x" for "-c, --config" flag`:  `invalid argument "…" for "-c, --config" flag`,
-		`unknown command (did you mean "run"?)`:            `unknown command (did you mean "run"?)`,
-		`"s" and "t`:                                       `"…" and "…"`,
-		`no value`:                                         `no value`,
-	} {
-		assert.Equal(t, want, flags.withoutValues(errors.New(text)))
-	}
-}
-
 func TestTerminationFileIsTheFlagThenTheVariableThenThatOfKubernetes(t *testing.T) {
 	t.Setenv(envName(terminationFlag), "")
 	parse := func(args ...string) terminationFile {
-		flags := newFlags("run")
-		(&runFlags{}).register(flags.FlagSet)
+		flags := newFlags("run", runUsage)
+		(&runFlags{}).register(flags)
 		_ = flags.parse(args) // also where it is not read to its end
 		return terminationOf(flags)
 	}

@@ -1,17 +1,23 @@
-// Package logwriter is the way to our stderr for logs: one writer for our own lines and for what the node writes, which
-// keeps their order and never holds up the program for long.
+// Package logwriter writes logs to our stderr: one writer for our own lines and for what the node writes, which keeps
+// their order and never blocks the program for long.
 //
-// The contract. Whoever reads our stderr may be slow: up to a limit everything waits in a queue, and then writers wait.
-// Whoever reads may be stuck: when nothing has been taken for a while, what does not fit into the queue is dropped and
-// counted, because a chain that stops for a full log pipe is worse than a gap in the log. Whoever reads may be gone
-// (EPIPE): then everything is dropped. An upgrade goes on in each case.
+// The contract. If the reader of our stderr is slow, output waits in a queue, and when that is full writers wait. If
+// the reader is stuck, so that it has taken nothing for five seconds, what does not fit into the queue is dropped,
+// because a chain that stops for a full log pipe is worse than a gap in the log. If a write fails (the disk is full,
+// the reader is gone) nobody waits, and it is tried again until it works: a disk is emptied, a pipe gets a new reader.
+// Dropped output is counted, and reported in a line of its own as soon as writing works. An upgrade continues in each
+// case.
 package logwriter
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -19,23 +25,25 @@ const (
 	queueSize = 1 << 20
 	// stuckAfter is how long the reader may take nothing before it counts as stuck.
 	stuckAfter = 5 * time.Second
-	// piece is how many bytes are passed on at a time, so that a reader that takes a little counts as alive.
+	// piece is how many bytes are written at a time, so that a reader that takes a little counts as alive.
 	piece = 4 << 10
+	// retryAfter is the pause after a write that failed.
+	retryAfter = time.Second
 )
 
-// Writer queues what is written to it and passes it on from a goroutine of its own. Use New.
+// Writer queues what is written to it, and writes it from a goroutine of its own. Use New.
 type Writer struct {
 	dst io.Writer
 
 	mu      sync.Mutex
 	queue   []byte
-	midLine bool  // what was queued last does not end a line
-	busy    bool  // the goroutine is in a Write of dst
-	broken  bool  // dst has failed: nobody reads any more
-	stuck   bool  // nothing was taken for stuckAfter
-	dropped int64 // bytes, since the last note about it
+	midLine bool  // the queued text does not end with a line end
+	busy    bool  // the goroutine has a piece that dst has not taken yet
+	failing bool  // the last Write of dst failed
+	stuck   bool  // dst has taken nothing for stuckAfter
+	dropped int64 // bytes, since they were last reported
 	wake    chan struct{}
-	// moved is closed and replaced whenever dst has taken something.
+	// moved is closed and replaced whenever dst has taken something, or has failed.
 	moved chan struct{}
 }
 
@@ -46,7 +54,7 @@ func New(dst io.Writer) *Writer {
 	return w
 }
 
-// Lines gives a writer for whole lines of our own: each begins a new line, also where the node has left one without end.
+// Lines gives a writer for our own whole lines: each begins a new line, even if the node has not ended its last one.
 func (w *Writer) Lines() io.Writer { return lines{w} }
 
 type lines struct{ w *Writer }
@@ -54,8 +62,8 @@ type lines struct{ w *Writer }
 // Write implements io.Writer.
 func (l lines) Write(p []byte) (int, error) { return l.w.write(p, true) }
 
-// Write queues p as a whole. It waits for room, at most until the reader counts as stuck, and never fails: what cannot
-// be queued is dropped and counted.
+// Write queues all of p. It waits for room, at most until the reader counts as stuck, and never fails: what cannot be
+// queued is dropped and counted.
 func (w *Writer) Write(p []byte) (int, error) { return w.write(p, false) }
 
 func (w *Writer) write(p []byte, newLine bool) (int, error) {
@@ -65,15 +73,12 @@ func (w *Writer) write(p []byte, newLine bool) (int, error) {
 		w.dropped += int64(len(p))
 		return len(p), nil
 	}
-	if w.broken || len(p) == 0 {
-		return len(p), nil
+	if len(p) == 0 {
+		return 0, nil
 	}
-	if w.dropped > 0 {
-		w.queue = fmt.Appendf(w.queue, "\n[%d bytes of log were dropped: nobody was reading]\n", w.dropped)
-		w.dropped, w.midLine = 0, false
-	}
-	if newLine && w.midLine {
-		w.queue = append(w.queue, '\n')
+	w.sayDropped()
+	if newLine {
+		w.endLine()
 	}
 	w.queue = append(w.queue, p...)
 	w.midLine = p[len(p)-1] != '\n'
@@ -84,10 +89,32 @@ func (w *Writer) write(p []byte, newLine bool) (int, error) {
 	return len(p), nil
 }
 
-// room waits until n more bytes fit. An empty queue takes any amount. The mutex is held, except while waiting.
+// sayDropped queues a line that says how much was dropped at this place. The mutex is held.
+func (w *Writer) sayDropped() {
+	if w.dropped == 0 {
+		return
+	}
+	w.endLine()
+	w.queue = fmt.Appendf(w.queue, "[%d bytes of log were dropped: they could not be written]\n", w.dropped)
+	w.dropped = 0
+}
+
+// endLine ends an unfinished line. The mutex is held.
+func (w *Writer) endLine() {
+	if w.midLine {
+		w.queue = append(w.queue, '\n')
+		w.midLine = false
+	}
+}
+
+// room waits until n more bytes fit. An empty queue takes any amount, unless writing fails. The mutex is held, except
+// during the wait.
 func (w *Writer) room(n int) bool {
-	for !w.broken && len(w.queue) > 0 && len(w.queue)+n > queueSize {
-		if w.stuck || !w.awaitMove(stuckAfter) {
+	for len(w.queue)+n > queueSize && (len(w.queue) > 0 || w.failing) {
+		if w.failing || w.stuck {
+			return false
+		}
+		if !w.awaitMove(stuckAfter) {
 			w.stuck = true
 			return false
 		}
@@ -110,46 +137,88 @@ func (w *Writer) awaitMove(limit time.Duration) bool {
 	}
 }
 
-// run passes the queue on, piece by piece.
 func (w *Writer) run() {
 	for range w.wake {
-		for {
-			w.mu.Lock()
-			next := w.queue[:min(piece, len(w.queue))]
-			w.queue = w.queue[len(next):]
-			w.busy = len(next) > 0
-			if !w.busy {
-				w.queue = nil // what a flood took would stay with us for as long as the program is quiet
-			}
-			w.mu.Unlock()
-			if len(next) == 0 {
-				break
-			}
-			_, err := w.dst.Write(next)
-			w.note(err)
+		for next := w.next(); len(next) > 0; next = w.next() {
+			w.pass(next)
 		}
 	}
 }
 
-// note records what became of one Write to dst.
-func (w *Writer) note(err error) {
+// next takes a piece from the queue; empty if there is none.
+func (w *Writer) next() []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.busy, w.stuck = false, false
-	if err != nil {
-		w.broken = true
-		w.queue = nil
+	if len(w.queue) == 0 {
+		w.sayDropped() // perhaps nothing more is written
 	}
-	close(w.moved)
-	w.moved = make(chan struct{})
+	next := w.queue[:min(piece, len(w.queue))]
+	w.queue = w.queue[len(next):]
+	w.busy = len(next) > 0
+	if !w.busy {
+		w.queue = nil // otherwise the memory of a flood would be kept while the program is quiet
+	}
+	return next
 }
 
-// Flush waits until everything is passed on, at most limit.
+// pass writes all of p, however long that takes.
+func (w *Writer) pass(p []byte) {
+	for {
+		n, err := w.dst.Write(p)
+		p = p[n:]
+		w.note(n > 0, err)
+		switch {
+		case err == nil:
+			return
+		case errors.Is(err, unix.EAGAIN):
+			w.awaitReader()
+		default:
+			time.Sleep(retryAfter)
+		}
+	}
+}
+
+// note records the result of one Write to dst. EAGAIN is not a failure: a process that shares our stderr has made it
+// non-blocking, and its reader is slow.
+func (w *Writer) note(taken bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failing = err != nil && !errors.Is(err, unix.EAGAIN)
+	if err == nil {
+		w.busy = false
+	}
+	if taken {
+		w.stuck = false
+	}
+	if taken || w.failing {
+		close(w.moved)
+		w.moved = make(chan struct{})
+	}
+}
+
+// awaitReader waits until dst takes something again, at most retryAfter.
+func (w *Writer) awaitReader() {
+	err := errors.ErrUnsupported
+	if file, isFile := w.dst.(syscall.Conn); isFile {
+		var raw syscall.RawConn
+		raw, err = file.SyscallConn() // Fd would change the mode of what others share
+		if err == nil {
+			err = raw.Control(func(fd uintptr) {
+				_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(retryAfter.Milliseconds()))
+			})
+		}
+	}
+	if err != nil {
+		time.Sleep(retryAfter)
+	}
+}
+
+// Flush waits until everything is written, at most limit, and not at all while writing fails.
 func (w *Writer) Flush(limit time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	due := time.Now().Add(limit)
-	for !w.broken && (w.busy || len(w.queue) > 0) {
+	for !w.failing && (w.busy || len(w.queue) > 0) {
 		if !w.awaitMove(time.Until(due)) {
 			return
 		}

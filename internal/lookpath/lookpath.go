@@ -1,6 +1,6 @@
-// Package lookpath finds a command in a search path, as execvp(3) does, without linking os/exec: a program that
-// reaps every child must not have a second owner of wait4(2). It looks at nothing but the path that it is given, keeps
-// no cache, and starts nothing.
+// Package lookpath finds a command in a search path, as execvp(3) does, without linking os/exec: a program that reaps
+// every child must not have a second caller of wait4(2). It looks only at the path that it is given, keeps no cache,
+// and starts nothing.
 package lookpath
 
 import (
@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Find returns the file that name stands for. A name with a slash is returned as it is, whether it exists or not:
-// starting it will tell. Any other name is looked up in the colon-separated directories of path (the value of PATH),
-// of which an empty one means the working directory; the first regular file that we may execute is returned.
+// Find returns the file that name means. A name with a slash is returned as it is, whether it exists or not: starting
+// it will show that. Any other name is looked up in the colon-separated directories of path (the value of PATH), of
+// which an empty one means the working directory; the first regular file that we may execute is returned.
 //
 // The error names PATH, and wraps [fs.ErrPermission] if only files that are not executable were found, otherwise
 // [fs.ErrNotExist]: the exit codes 126 and 127 of a shell.

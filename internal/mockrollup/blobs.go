@@ -15,11 +15,11 @@ const (
 	maxBlob = 4 << 10
 	// blobPage is how many blobs the DA server gives in one answer.
 	blobPage = 32
-	// blobAnswerLimit has room for a page of the largest blobs in base64, with what stands around them.
+	// blobAnswerLimit has room for a page of the largest blobs in base64, and what is around them.
 	blobAnswerLimit = blobPage * 2 * maxBlob
 )
 
-// Blob is what somebody has put into a slot of the DA chain.
+// Blob is what somebody put into a slot of the DA chain.
 type Blob struct {
 	Slot uint64 `json:"slot"`
 	Data []byte `json:"data"`
@@ -32,13 +32,13 @@ func blobsBetween(all []Blob, after, upTo uint64) []Blob {
 	return all[first:max(first, end)]
 }
 
-// blobFile keeps all blobs of a chain in memory and, where it has a file, as its lines. The zero value has none.
+// blobFile keeps all blobs of a chain in memory and, if it has a file, as lines there. The zero value has none.
 type blobFile struct {
 	all  []Blob
 	file *os.File
 }
 
-// openBlobs reads the blobs in the file at path. A last line without its end was never acknowledged: it is cut off.
+// openBlobs reads the blobs in the file at path. An unfinished last line was never acknowledged, so it is cut off.
 func openBlobs(path string) (*blobFile, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -72,7 +72,7 @@ func (b *blobFile) load() error {
 	return err
 }
 
-// add makes blob durable before anybody is told of it. Half a line must not stay before the next one.
+// add makes blob durable before anybody sees it. Half a line must not stay before the next one.
 func (b *blobFile) add(blob Blob) error {
 	if b.file != nil {
 		text, err := json.Marshal(blob)

@@ -16,11 +16,11 @@ type view struct {
 	softSlot, headSlot uint64
 }
 
-// syncingBehind is how many rollup heights behind the DA head a node calls itself syncing.
+// syncingBehind is how many rollup heights behind the DA head a node counts as syncing.
 const syncingBehind = 5
 
-// step lets the chain go on to where it stands at now: new soft heights one by one, since each may end the node, then
-// one durable commit for all that is finalized.
+// step brings the chain to where it is at now: new soft heights one by one, since each may end the node, then one
+// durable commit of everything that is finalized.
 func (n *node) step(now time.Time) (*ending, error) {
 	da, known := n.da.status(now)
 	if !known {
@@ -45,8 +45,8 @@ func (n *node) step(now time.Time) (*ending, error) {
 	return n.campaign(now), nil
 }
 
-// earn adds what may be processed since the last step. A node that was held up does not catch up in one leap: at most
-// a quarter of a second's blocks are saved up.
+// earn adds the blocks that may be processed since the last step. A delayed node does not catch up all at once: it
+// saves up at most a quarter of a second's blocks.
 func (n *node) earn(now time.Time) {
 	rate := float64(n.cfg.Mock.ResyncRate)
 	n.budget = min(n.budget+rate*now.Sub(n.ticked).Seconds(), max(1, rate/4))
@@ -60,7 +60,7 @@ func (n *node) softLimit(head uint64) uint64 {
 	return head
 }
 
-// block is the processing of the soft height h.
+// block processes the soft height h.
 func (n *node) block(h uint64) (*ending, error) {
 	n.log.debug("Soft confirmation", "height", h)
 	n.flood(h)
@@ -70,7 +70,7 @@ func (n *node) block(h uint64) (*ending, error) {
 	return n.faultAt(h)
 }
 
-// commit makes the state durable up to the finalized height, as far as it is processed.
+// commit makes the state durable up to the finalized height, as far as it has been processed.
 func (n *node) commit(finalized uint64) (*ending, error) {
 	target := min(n.soft, finalized)
 	if crash := n.durableCrash(target); crash != 0 {
@@ -84,6 +84,9 @@ func (n *node) commit(finalized uint64) (*ending, error) {
 	if err := n.persist(before+1, roots, n.cfg.Mock.DamageOnKill); err != nil {
 		return nil, err
 	}
+	if err := n.unsettle(); err != nil {
+		return nil, err
+	}
 	n.logCommit(before)
 	n.journal.add(Entry{Event: EventHeight, Height: target, Soft: n.soft})
 	if n.durableCrashAt(target) {
@@ -92,7 +95,7 @@ func (n *node) commit(finalized uint64) (*ending, error) {
 	return nil, nil
 }
 
-// blobsOf returns the blobs that height brings: those of its slot, and of empty ones before it.
+// blobsOf returns the blobs of height: those in its slot, and in empty slots before it.
 func (n *node) blobsOf(height uint64) []Blob {
 	da, known := n.da.status(n.ticked)
 	if !known {
@@ -111,7 +114,12 @@ func (n *node) logCommit(before uint64) {
 	}
 }
 
-// look publishes what the HTTP server may show.
+// syncing reports whether the node is far behind the head.
+func (n *node) syncing(da DAStatus) bool {
+	return n.soft+syncingBehind < n.softLimit(da.HeightAt(da.CurrentSlot))
+}
+
+// look publishes what the HTTP server shows.
 func (n *node) look(now time.Time) {
 	da, known := n.da.status(now)
 	seen := view{
@@ -120,7 +128,7 @@ func (n *node) look(now time.Time) {
 	}
 	if known {
 		seen.softSlot = da.SlotOf(n.soft)
-		seen.syncing = n.soft+syncingBehind < n.softLimit(da.HeightAt(da.CurrentSlot))
+		seen.syncing = n.syncing(da)
 	}
 	seen.atStop = n.args.stop != nil && n.soft >= *n.args.stop
 	n.view.Store(&seen)

@@ -17,7 +17,8 @@ func TestWrittenConfigIsReadBack(t *testing.T) {
 	want.Mock.Fsync, want.Mock.DA.Finality = false, 0
 	want.Mock.Main, want.Mock.Refusal, want.Mock.RefusalDelay = "demo", "late", time.Second
 	want.Mock.Quote, want.Mock.APIPath = "\x1b[1m\"a memo\"\nof two lines", "/v1"
-	want.Mock.Migration = MigrationConfig{Idempotent: true, Sleep: time.Second, Exit: 3, To: &to}
+	want.Mock.DamageRate, want.Mock.ResyncDamageRate, want.Mock.Wrapper, want.Mock.Threads, want.Mock.User = .06, .35, "shell", 68, 7
+	want.Mock.Migration = MigrationConfig{Idempotent: true, Sleep: time.Second, Worker: time.Minute, Exit: 3, To: &to}
 	path := filepath.Join(t.TempDir(), "config.toml")
 	require.NoError(t, WriteConfig(path, want))
 	got, err := LoadConfig(path)

@@ -135,14 +135,14 @@ func TestStartAtAnyButTheNextHeightIsRefused(t *testing.T) {
 	})
 }
 
-func TestStartAtTheNextHeightGoesOn(t *testing.T) {
+func TestStartAtTheNextHeightContinues(t *testing.T) {
 	eachNode(t, func(_ *testing.T, node *subject) {
 		node.run("--stop-at-rollup-height", "3").exits(0)
 		node.run("--start-at-rollup-height", "4", "--stop-at-rollup-height", "5").exits(0)
 	})
 }
 
-func TestRestartWithoutAStartHeightGoesOn(t *testing.T) {
+func TestRestartWithoutAStartHeightContinues(t *testing.T) {
 	eachNode(t, func(_ *testing.T, node *subject) {
 		node.run("--stop-at-rollup-height", "3").exits(0)
 		node.run("--stop-at-rollup-height", "5").exits(0)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// DAParams fix a whole chain of DA blocks: slot n exists from genesis + n*block_ms on. Nothing else is stored, so
-// that every node, also one that was wiped, derives the same chain from the clock.
+// DAParams determine a whole chain of DA blocks: slot n exists from genesis + n*block_ms on. Nothing else is stored, so
+// every node, even one that was wiped, derives the same chain from the clock.
 type DAParams struct {
 	GenesisUnixMS  int64  `json:"genesis_unix_ms"`
 	BlockMS        int64  `json:"block_ms"`
@@ -19,7 +19,7 @@ type DAParams struct {
 	EmptyEvery     uint64 `json:"empty_every,omitempty"`
 }
 
-// DAStatus is the chain as seen at one moment.
+// DAStatus is the chain at one moment.
 type DAStatus struct {
 	DAParams
 	CurrentSlot   uint64 `json:"current_slot"`
@@ -28,7 +28,7 @@ type DAStatus struct {
 	Blobs int `json:"blobs,omitempty"`
 }
 
-// At returns what the chain looks like at t.
+// At returns the chain at t.
 func (p DAParams) At(t time.Time) DAStatus {
 	var head uint64
 	if age := t.UnixMilli() - p.GenesisUnixMS; age > 0 {
@@ -67,8 +67,8 @@ func (d DAConfig) params(genesis time.Time) DAParams {
 	}
 }
 
-// OpenDAFile returns the chain in the file at path; where there is none yet it becomes fresh. Several processes may
-// do this at once: the first link wins and all of them read the winner's.
+// OpenDAFile returns the chain in the file at path. If there is none yet, it becomes fresh. Several processes may do
+// this at once: the first link wins, and all of them read the winner's.
 func OpenDAFile(path string, fresh DAParams) (DAParams, error) {
 	params, err := readDAFile(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -95,8 +95,8 @@ func readDAFile(path string) (DAParams, error) {
 	return params, nil
 }
 
-// createDAFile links a complete temporary file to path: unlike a rename that never replaces a file that another
-// process made in the meantime, and nobody ever sees half of it.
+// createDAFile links a complete temporary file to path. Unlike a rename, that never replaces a file that another
+// process has made in the meantime, and nobody ever sees half a file.
 func createDAFile(path string, params DAParams) error {
 	if err := params.check(); err != nil {
 		return err

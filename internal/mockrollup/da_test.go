@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/test/ports"
 )
 
 func TestSlotsFollowTheClock(t *testing.T) {
@@ -92,8 +94,7 @@ func TestBrokenDAFileIsRefused(t *testing.T) {
 func TestNodeMakesNoProgressWhileTheDALayerIsAway(t *testing.T) {
 	t.Parallel()
 	c := newChain(t)
-	daPort, err := freePort()
-	require.NoError(t, err)
+	daPort := ports.Hold(t)
 	address := fmt.Sprintf("127.0.0.1:%d", daPort)
 	config := c.config("v0", func(cfg *Config) {
 		cfg.Mock.DA.File, cfg.Mock.DA.Address = "", "http://"+address
@@ -120,8 +121,7 @@ func TestNodeMakesNoProgressWhileTheDALayerIsAway(t *testing.T) {
 
 func TestDAServerServesItsChain(t *testing.T) {
 	t.Parallel()
-	port, err := freePort()
-	require.NoError(t, err)
+	port := ports.Hold(t)
 	file := filepath.Join(t.TempDir(), "da.json")
 	p := run(t, "da", "--listen", fmt.Sprintf("127.0.0.1:%d", port), "--block-time", "10ms", "--finality", "3", "--file", file)
 	p.prints("DA server listens")

@@ -28,8 +28,8 @@ const (
 	awayFail = "fail"
 )
 
-// daSource is where a node learns of new blocks. Its status is false as long as nothing is known. Whoever has seen a
-// slot in a status gets all blobs of it.
+// daSource is where a node learns of new blocks. Its status is false as long as nothing is known. After a status has
+// shown a slot, all blobs of the slot are available.
 type daSource interface {
 	status(now time.Time) (DAStatus, bool)
 	blobs(after, upTo uint64) []Blob
@@ -43,7 +43,8 @@ func (f fileDA) status(now time.Time) (DAStatus, bool)    { return f.params.At(n
 func (f fileDA) blobs(uint64, uint64) []Blob              { return nil }
 func (f fileDA) submit(_ context.Context, _ []byte) error { return errNoBlobs }
 
-// remoteDA keeps the last answer of a DA server. While the server is away the head stands still, and with it the node.
+// remoteDA keeps the last answer of a DA server. While the server is away, the head does not move, and neither does the
+// node.
 type remoteDA struct {
 	address string
 	client  *http.Client
@@ -86,7 +87,7 @@ func openDA(ctx context.Context, cfg DAConfig, log *logger) (daSource, error) {
 	return remote, nil
 }
 
-// await is the part of a start that needs the server. A stop signal kills meanwhile.
+// await is the part of a start that needs the server. A stop signal kills the node in the meantime.
 func (r *remoteDA) await(ctx context.Context, whenAway string, log *logger) error {
 	if whenAway == "" {
 		return nil
@@ -123,8 +124,8 @@ func (r *remoteDA) follow(ctx context.Context, every time.Duration, log *logger)
 	}
 }
 
-// refresh asks for the head and then for the blobs that came with it. Only then is the head known: a block must not be
-// made without its blobs.
+// refresh asks for the head and then for the blobs that came with it. Only then is the head known: no block may be made
+// without its blobs.
 func (r *remoteDA) refresh(ctx context.Context) error {
 	status, err := queryDA(ctx, r.client, r.address)
 	if err != nil {
@@ -151,7 +152,7 @@ func (r *remoteDA) page(ctx context.Context, after int) ([]Blob, error) {
 	var page []Blob
 	err := r.call(ctx, http.MethodGet, "blobs", url.Values{"after": {fmt.Sprint(after)}}, nil, blobAnswerLimit, &page)
 	if err == nil && len(page) == 0 {
-		err = fmt.Errorf("the DA server has no blob after the first %d, and said that there is one", after)
+		err = fmt.Errorf("the DA server has no blob after the first %d, although it reported one", after)
 	}
 	return page, err
 }

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
 const (
-	// damageText is what a real node prints when its databases disagree and rolling one of them back did not help.
+	// damageText is what a real node prints when its databases disagree and rolling one back did not help.
 	damageText = "Fix didn't help, historical state root hashes are not equal to NOMT state root hashes. Manual intervention is required."
 	// tornGenesisText is what a real node prints on a state whose genesis was interrupted.
 	tornGenesisText = "Runtime initialization must succeed token ID token_1mock already exists"
@@ -19,8 +20,8 @@ const (
 	committingFile = "committing"
 )
 
-// checkDamage is the opening of a state that is there. A node compares the databases in its own format and "repairs"
-// what does not match, so a state of another format is lost from then on, also for the version that wrote it.
+// checkDamage opens an existing state. A node compares the databases in its own format and "repairs" what does not
+// match, so a state of another format is lost from then on, even for the version that wrote it.
 func (n *node) checkDamage() error {
 	if n.state.Damaged == "" {
 		n.state.Damaged = n.damage()
@@ -36,7 +37,7 @@ func (n *node) checkDamage() error {
 	return refuse("%s", damageText)
 }
 
-// damage returns what is wrong with the state, from now on; empty where it is sound.
+// damage returns what is wrong with the state from now on; it is empty if the state is sound.
 func (n *node) damage() string {
 	if height := n.store.committing(); height != "" {
 		return "a node was killed while it committed height " + height
@@ -47,7 +48,7 @@ func (n *node) damage() string {
 	return ""
 }
 
-// committing returns the height of a commit that was begun and never finished, or "".
+// committing returns the height of an unfinished commit, or "".
 func (s *store) committing() string {
 	text, err := os.ReadFile(filepath.Join(s.dir, committingFile))
 	height := strings.TrimSpace(string(text))
@@ -72,4 +73,26 @@ func (s *store) endCommit() error {
 		return fmt.Errorf("cannot end the commit: %w", err)
 	}
 	return s.syncDir(s.dir)
+}
+
+// unsettle decides after a commit whether a kill damages the state from now on, until the next one.
+func (n *node) unsettle() error {
+	rate := n.cfg.Mock.DamageRate
+	if da, known := n.da.status(n.ticked); known && n.syncing(da) {
+		rate = n.cfg.Mock.ResyncDamageRate
+	}
+	if rand.Float64() >= rate {
+		n.settle()
+		return nil
+	}
+	n.unsettled = true
+	return n.store.beginCommit(n.state.Height)
+}
+
+// settle ends the time in which a kill damages the state.
+func (n *node) settle() {
+	if n.unsettled {
+		n.unsettled = false
+		_ = n.store.endCommit() // DamageOnKill may have ended it
+	}
 }

@@ -14,32 +14,32 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// daServer is the DA layer of a network: it orders blobs into the slots of the chain that params fix, and plays the
-// sequencer's database, in which the leader is elected. Whoever was told a slot is told all its blobs: blobs and slots
-// are read and written under one lock, and a blob goes into a slot that nobody has been told yet.
+// daServer is the DA layer of a network: it orders blobs into the slots of the chain of params, and plays the
+// sequencer's database, which elects the leader. A client that has seen a slot gets all its blobs: blobs and slots are
+// read and written under one lock, and a blob goes into a slot that nobody has seen yet.
 type daServer struct {
 	params DAParams
 
 	mu     sync.Mutex
-	told   uint64
+	shown  uint64
 	blobs  *blobFile
 	leader *leadership
 }
 
-// DAHandler serves the chain that params fix, with blobs and a leader that live only as long as the handler. The routes
-// are those of `mock-rollup da`:
+// DAHandler serves the chain of params, with blobs and a leader that live only as long as the handler. The routes are
+// those of `mock-rollup da`:
 //
 //	GET  /                the chain now, see DAStatus; at every other path too
 //	GET  /blobs?after=N   the blobs in their order without the first N, at most 32
 //	POST /blobs           the body becomes a blob of a slot to come; the answer names the slot
 //	GET  /leader          who leads, see Leadership
-//	PUT  /leader?id=ID    ID wants to lead, or to go on; the answer says who does
-//	DELETE /leader?id=ID  ID leads no more
+//	PUT  /leader?id=ID    ID wants to lead, or to continue; the answer says who leads
+//	DELETE /leader?id=ID  ID no longer leads
 func DAHandler(params DAParams) http.Handler {
 	return &daServer{params: params, blobs: &blobFile{}, leader: newLeadership("", defaultLease)}
 }
 
-// openDAServer opens what the file named in cfg keeps beside itself; without a name everything lives in memory.
+// openDAServer opens the file named in cfg, and those beside it. Without a name, everything is in memory.
 func openDAServer(cfg DAConfig, lease time.Duration) (*daServer, error) {
 	s := &daServer{params: cfg.params(time.Now()), blobs: &blobFile{}}
 	if cfg.File == "" {
@@ -53,14 +53,14 @@ func openDAServer(cfg DAConfig, lease time.Duration) (*daServer, error) {
 	if s.blobs, err = openBlobs(cfg.File + ".blobs"); err != nil {
 		return nil, err
 	}
-	s.told = s.blobs.lastSlot()
+	s.shown = s.blobs.lastSlot()
 	s.leader, err = openLeadership(cfg.File+".leader", lease)
 	return s, err
 }
 
 // ServeHTTP answers the routes that DAHandler lists.
 func (s *daServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// Before the lock: a client that sends slowly must keep nobody waiting.
+	// Before the lock, so that a slow client keeps nobody waiting.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBlob))
 	if err != nil {
 		answer(w, http.StatusRequestEntityTooLarge, map[string]any{"error": err.Error()})
@@ -89,15 +89,15 @@ func (s *daServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *daServer) status() DAStatus {
 	status := s.params.At(time.Now())
-	// A clock that is set back takes no slot back.
-	s.told = max(s.told, status.CurrentSlot)
+	// If the clock is set back, the slots stay.
+	s.shown = max(s.shown, status.CurrentSlot)
 	status.Blobs = len(s.blobs.all)
 	return status
 }
 
 func (s *daServer) post(w http.ResponseWriter, data []byte) {
 	s.status()
-	blob := Blob{Slot: s.told + 1, Data: data}
+	blob := Blob{Slot: s.shown + 1, Data: data}
 	if err := s.blobs.add(blob); err != nil {
 		answer(w, http.StatusInternalServerError, map[string]any{"error": err.Error()})
 		return
@@ -122,7 +122,7 @@ func (s *daServer) elect(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, s.leader.at(now))
 }
 
-// daMain is the mock DA layer as a server, for nodes that share no volume.
+// daMain serves the mock DA layer to nodes that share no volume.
 func daMain(args []string, stdio Stdio) int {
 	flags := pflag.NewFlagSet("mock-rollup da", pflag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:26658", "`ADDRESS` to listen on")
@@ -175,7 +175,7 @@ func serveDA(address string, cfg DAConfig, lease time.Duration, stdio Stdio) err
 // decodeJSON reads one answer of at most limit bytes.
 func decodeJSON(from io.Reader, limit int64, into any) error {
 	if err := json.NewDecoder(io.LimitReader(from, limit)).Decode(into); err != nil {
-		return fmt.Errorf("the DA server's answer is no JSON: %w", err)
+		return fmt.Errorf("the DA server's answer is not JSON: %w", err)
 	}
 	return nil
 }

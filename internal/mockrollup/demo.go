@@ -25,7 +25,7 @@ type manifestVersion struct {
 	StopHeight    uint64 `json:"stop_height,omitempty"`
 }
 
-// demoVersion is what tells the versions of the demo apart.
+// demoVersion is how the versions of the demo differ.
 type demoVersion struct {
 	name         string
 	stateVersion uint64
@@ -33,7 +33,7 @@ type demoVersion struct {
 	migrates     bool
 }
 
-// v2 shares v1's state version and format: an upgrade that changes the rules and not the layout needs no migration.
+// v2 shares v1's state version and format: an upgrade that changes the rules but not the layout needs no migration.
 var demoVersions = []demoVersion{
 	{name: "v0", stateVersion: 0, stop: 20},
 	{name: "v1", stateVersion: 1, start: 21, stop: 40, migrates: true},
@@ -62,9 +62,9 @@ func demoMain(args []string, stdio Stdio) int {
 	return exitOK
 }
 
-// WriteDemo writes a chain of three versions to dir: manager.json, a folder for each version with its binary (a copy
-// of the running program) and its config. A demo that is there already is left as it is; any other content refused.
-// Port 0 chooses a free one.
+// WriteDemo writes a chain of three versions to dir: manager.json, and a folder for each version with its binary (a
+// copy of the running program) and its config. It does not change an existing demo, and refuses a folder with other
+// content. Port 0 chooses a free one.
 func WriteDemo(dir string, blockTime time.Duration, port uint16) error {
 	if blockTime < time.Millisecond {
 		return fmt.Errorf("--block-time %s must be at least 1ms", blockTime)
@@ -78,10 +78,10 @@ func WriteDemo(dir string, blockTime time.Duration, port uint16) error {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot look into %s: %w", dir, err)
+		return fmt.Errorf("cannot read the folder %s: %w", dir, err)
 	}
 	if len(entries) > 0 {
-		return fmt.Errorf("%s is not empty and holds no manager.json: choose another folder, or empty it", dir)
+		return fmt.Errorf("%s is not empty and has no manager.json: choose another folder, or empty it", dir)
 	}
 	if port == 0 {
 		if port, err = freePort(); err != nil {
@@ -120,7 +120,7 @@ func (v demoVersion) write(dir string, blockTime time.Duration, port uint16) (ma
 	cfg := NewConfig(filepath.Join(dir, "state"), filepath.Join(dir, "da.json"), port)
 	cfg.Mock.Label, cfg.Mock.StateVersion, cfg.Mock.DA.BlockTime = v.name, v.stateVersion, blockTime
 	cfg.Mock.Format = fmt.Sprintf("format-%d", v.stateVersion)
-	cfg.Mock.LogEvery = 10 // what the demo shows stands between these lines
+	cfg.Mock.LogEvery = 10 // so that the interesting lines are not lost
 	if err := WriteConfig(entry.ConfigPath, cfg); err != nil {
 		return entry, err
 	}
@@ -135,7 +135,7 @@ func (v demoVersion) write(dir string, blockTime time.Duration, port uint16) (ma
 }
 
 // copySelf copies the running program to path and appends tag. Trailing bytes do not matter to the loader, but give
-// each version a digest of its own, as real versions have.
+// each version its own digest, as real versions have.
 func copySelf(path, tag string) error {
 	source, err := os.Open("/proc/self/exe")
 	if err != nil {
@@ -151,14 +151,14 @@ func copySelf(path, tag string) error {
 	return errors.Join(copyErr, tagErr, target.Close())
 }
 
-// Ports are chosen below the range from which the kernel takes those of outgoing connections, because the demo's must
-// still be free at each later start.
+// Ports are chosen below the kernel's range for outgoing connections, because the demo's port must still be free at
+// each later start.
 const (
 	firstPort = 20000
 	portCount = 12000
 )
 
-// portOffset moves on with each choice, so that one process never chooses a port twice in a row.
+// portOffset advances with each choice, so that a process never chooses the same port twice in a row.
 var portOffset atomic.Uint32
 
 func init() { portOffset.Store(rand.Uint32N(portCount)) }
@@ -184,20 +184,20 @@ func explainDemo(dir string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, `A chain of three versions is in %s:
-  manager.json            the versions: v0 up to height 20, v1 up to 40, v2 without end
-  v0/ v1/ v2/             each with its binary (rollup) and config.toml; v1 also with a migration
-  state/                  the state that they share, made by the first start (look: mock-rollup inspect --dir %[1]s/state)
-  da.json                 the chain's clock, made by the first start: a block every %[2]s
+	fmt.Fprintf(out, `Created a chain of three versions in %s:
+  manager.json            the versions: v0 up to height 20, v1 up to 40, then v2
+  v0/ v1/ v2/             each with a binary (rollup) and config.toml; v1 also with a migration
+  state/                  the state they share, created by the first start (see: mock-rollup inspect --dir %[1]s/state)
+  da.json                 the chain's clock, created by the first start: a block every %[2]s
 API: http://127.0.0.1:%[3]d/modules/chain-state/state/current-heights/
-To begin anew, remove state/, da.json and the checkpoint together.
+To start over, remove state/, da.json and the checkpoint together.
 
-Run under the entrypoint, in its log (the node's own lines begin with a date), watch for:
+In the log of the entrypoint (the node's own lines begin with a date), watch for:
   version started       v0, at height 0
-  height confirmed      after its exit v0 was asked for the durable height of the state: 20
+  height confirmed      after its exit, v0 was asked for its durable height: 20
   version completed     v0 is complete, so the migration of v1 may run
-  migration finished    the state is v1's from here on, and the migration is never run again
-  version started       v1 from height 21; at height 40 v2 follows without a migration, at once
+  migration finished    from now on the state is v1's; the migration never runs again
+  version started       v1, from height 21; at height 40, v2 follows immediately, without a migration
 `, dir, cfg.Mock.DA.BlockTime, cfg.Runner.HTTP.BindPort)
 	return nil
 }

@@ -13,26 +13,26 @@ import (
 const (
 	roleLeader  = "leader"
 	roleReplica = "replica"
-	// roleAuto is decided by an election.
+	// roleAuto lets an election decide.
 	roleAuto = "auto"
 
-	// restartAsLeader is the reason of the exit of a replica that has won leadership.
+	// restartAsLeader is why a replica that became leader exits.
 	restartAsLeader = "restart as leader"
-	// resignTimeout bounds how long a leader that ends tries to say so. Otherwise its lease runs out by itself.
+	// resignTimeout is how long a leader that ends tries to say so. Otherwise its lease runs out.
 	resignTimeout = time.Second
 	// claimEvery is how long a node waits between two claims before it knows the lease, of which it takes a third.
 	claimEvery = time.Second
 )
 
-// election is a node's part in choosing the leader. It claims leadership as long as it stands, and knows whether it has
-// it. A node that hears nothing of the server leads until its lease is over, which it counts from before the claim: it
-// never leads longer than the server thinks.
+// election is a node's part in choosing the leader. It claims leadership as long as it is a candidate, and knows
+// whether it leads. A node that hears nothing from the server leads until its lease is over, which it counts from
+// before the claim: it never leads longer than the server thinks.
 type election struct {
-	da     *remoteDA
-	id     string
-	log    *logger
-	stands atomic.Bool
-	// end stops the claims, and ended says that there are no more.
+	da        *remoteDA
+	id        string
+	log       *logger
+	candidate atomic.Bool
+	// end stops the claims, and ended says that they have stopped.
 	end   context.CancelFunc
 	ended chan struct{}
 
@@ -43,11 +43,11 @@ type election struct {
 	failed bool
 }
 
-// elect takes part in the election, and returns after the first claim: who gets the leadership at once starts as leader.
+// elect takes part in the election and returns after the first claim: a node that wins it starts as leader.
 func elect(ctx context.Context, da *remoteDA, id string, log *logger) *election {
 	e := &election{da: da, id: id, log: log, every: claimEvery, ended: make(chan struct{})}
 	e.claim(ctx)
-	e.stands.Store(e.leads(time.Now()))
+	e.candidate.Store(e.leads(time.Now()))
 	ctx, e.end = context.WithCancel(ctx)
 	go e.run(ctx)
 	return e
@@ -61,7 +61,7 @@ func (e *election) run(ctx context.Context) {
 			return
 		case <-time.After(e.pause()):
 		}
-		if e.stands.Load() {
+		if e.candidate.Load() {
 			e.claim(ctx)
 		}
 	}
@@ -106,14 +106,14 @@ func (e *election) leads(now time.Time) bool {
 	return now.Before(e.until)
 }
 
-// deposed returns who leads instead; empty where nobody is known to.
+// deposed returns who leads instead; it is empty if that is unknown.
 func (e *election) deposed() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.rival
 }
 
-// leave ends the node's part. A node that will lead no more gives the leadership up, so that another one need not wait
+// leave ends the node's part. A node that will no longer lead gives up the leadership, so that another need not wait
 // for the end of the lease.
 func (e *election) leave(resign bool) {
 	e.end()
@@ -154,9 +154,9 @@ func hostName() string {
 	return name
 }
 
-// campaign follows the election. A replica that has won leadership has to start again: a running one cannot become a
-// leader. A leader that was deposed goes on as a replica. Who is behind, or has nothing left to sequence before its stop
-// height, does not stand: it would take the leadership along into its end.
+// campaign follows the election. A replica that has won must restart, since a running one cannot become a leader. A
+// deposed leader continues as a replica. A node that is behind, or has nothing left to sequence before its stop height,
+// is no candidate: it would take the leadership along when it ends.
 func (n *node) campaign(now time.Time) *ending {
 	if n.election == nil {
 		return nil
@@ -171,7 +171,7 @@ func (n *node) campaign(now time.Time) *ending {
 		n.role = roleReplica
 	}
 	seen := n.view.Load()
-	n.election.stands.Store(n.role == roleLeader || seen.known && !seen.syncing && !seen.atStop)
+	n.election.candidate.Store(n.role == roleLeader || seen.known && !seen.syncing && !seen.atStop)
 	return nil
 }
 

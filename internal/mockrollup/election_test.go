@@ -56,8 +56,8 @@ func TestLeaderThatStopsGivesTheLeadershipUp(t *testing.T) {
 	w := newNetwork(t, "--lease", "1h")
 	a, b := w.member("a"), w.member("b")
 	leader := a.start(a.version("v0", 0), "--stop-at-rollup-height", "20")
-	a.leads(leader)
 	leader.exits(0)
+	require.Contains(t, leader.stdout.String(), "Sequencer role taken role=leader node=a")
 	require.Empty(t, w.leader(), "at its stop height")
 	leader = b.start(b.version("v0", 0))
 	b.leads(leader)
@@ -94,7 +94,7 @@ func TestLeaderThatIsCutOffLeadsNoLongerThanItsLease(t *testing.T) {
 	p.until("leads no more", func() bool { return a.readyStatus() == http.StatusServiceUnavailable })
 	w.startDA()
 	a.leads(p)
-	require.NotContains(t, p.stdout.String(), "Exiting to restart", "nobody led meanwhile")
+	require.NotContains(t, p.stdout.String(), "Exiting to restart", "nobody led in between")
 }
 
 func TestLeaderThatWasDeposedFollows(t *testing.T) {

@@ -21,8 +21,8 @@ const (
 	orphanLife    = 50 * time.Millisecond
 )
 
-// faultAt ends the node at the soft height h, if a fault is set there. At the stop height that is before the durable
-// state has reached it: an exit 0 which looks complete and is not.
+// faultAt ends the node at the soft height h, if a fault is set there. At the stop height, that is before the durable
+// state has reached it: an exit 0 that looks complete but is not.
 func (n *node) faultAt(h uint64) (*ending, error) {
 	mock := &n.cfg.Mock
 	switch {
@@ -45,7 +45,7 @@ func (n *node) faultAt(h uint64) (*ending, error) {
 	return nil, nil
 }
 
-// wonAtStart ends the first starts on a state, before the height checks: nothing is known of the heights then.
+// wonAtStart ends the first starts on a state before the height checks, so nothing is known of the heights.
 func (n *node) wonAtStart() (*ending, error) {
 	for start := uint64(1); start <= uint64(n.cfg.Mock.LeaderExitAtStart); start++ {
 		if n.store.fired(faultLeaderExit, start) {
@@ -61,7 +61,7 @@ func (n *node) mayCrash() bool {
 	return !n.cfg.Mock.CrashOnce || !n.store.fired(faultCrash, n.cfg.Mock.CrashAt)
 }
 
-// durableCrash returns the height at which the commit up to target has to pause for a crash, or 0.
+// durableCrash returns the height at which the commit up to target must pause for a crash, or 0.
 func (n *node) durableCrash(target uint64) uint64 {
 	at := n.cfg.Mock.CrashAt
 	if n.cfg.Mock.CrashOn != "durable" || at <= n.state.Height || at > target || !n.mayCrash() {
@@ -94,8 +94,8 @@ func (n *node) flood(h uint64) {
 	fmt.Fprint(n.stdio.Err, text[:n.cfg.Mock.StderrFlood-1]+"\n")
 }
 
-// spawnOrphans leaves behind daemons, as a wrapper script or a badly written tool does: each has lost its parent by
-// the time that it ends, and must be reaped by process 1.
+// spawnOrphans leaves daemons behind, as a wrapper script or a badly written tool does: each loses its parent before it
+// ends, and must be reaped by process 1.
 func (n *node) spawnOrphans() error {
 	for range n.cfg.Mock.OrphansPerBlock {
 		child, err := startOrphan("middle")
@@ -116,7 +116,7 @@ func startOrphan(generation string) (*exec.Cmd, error) {
 	return child, child.Start()
 }
 
-// orphanMain is the process in the middle, which starts the daemon and dies at once, or the daemon.
+// orphanMain is the process in between, which starts the daemon and ends immediately, or the daemon.
 func orphanMain(args []string, _ Stdio) int {
 	if len(args) == 1 && args[0] == "middle" {
 		if _, err := startOrphan("last"); err != nil {

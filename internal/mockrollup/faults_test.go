@@ -53,7 +53,7 @@ func TestCrashJustAfterTheCommitOfTheStopHeight(t *testing.T) {
 	c.start(config, "--stop-at-rollup-height", "5").exits(101)
 	require.Equal(t, uint64(5), c.read().Height)
 	c.start(config, "--stop-at-rollup-height", "5").exits(101)
-	// What crashed lies behind: the fault does not happen again.
+	// The node is past the crash: the fault does not happen again.
 	c.start(config, "--stop-at-rollup-height", "6").exits(0)
 }
 
@@ -97,7 +97,7 @@ func TestIgnoredStopSignalLeavesTheNodeRunning(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	p.prints("Signal ignored")
 	height := softHeight(c.port)
-	p.until("goes on", func() bool { return softHeight(c.port) > height })
+	p.until("continues", func() bool { return softHeight(c.port) > height })
 }
 
 func TestSlowShutdownKeepsTheProcessAfterTheServer(t *testing.T) {

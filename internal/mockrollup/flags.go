@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// nodeArgs is the node's command line. A height of nil was not given.
+// nodeArgs is the node's command line. A nil height was not given.
 type nodeArgs struct {
 	all     []string
 	config  string
@@ -34,9 +34,9 @@ func nodeFlags(args *nodeArgs, mock *Mock) *pflag.FlagSet {
 	return flags
 }
 
-// parseNodeArgs parses the command line twice, because the flags that a version knows stand in its config. Where it
-// reports false the node ends with the code. The config's own error is of less weight than a bad argument's: a real
-// node looks at its arguments before it opens any file.
+// parseNodeArgs parses the command line twice, because the config says which flags a version has. With an error, the
+// node exits with the code. A bad argument comes before an error in the config: a real node parses its arguments before
+// it opens any file.
 func parseNodeArgs(argv []string, stdio Stdio) (args nodeArgs, cfg Config, code int, err error) {
 	peek := nodeFlags(&args, &Mock{})
 	peek.SetOutput(io.Discard)

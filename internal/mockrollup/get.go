@@ -10,10 +10,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// getAnswerLimit bounds what getMain prints, in bytes.
+// getAnswerLimit is how much getMain prints at most, in bytes.
 const getAnswerLimit = 1 << 20
 
-// getMain is curl for an image that has none: it prints the answer of one URL, and succeeds where that is a 200.
+// getMain replaces curl in an image that has none: it prints the answer of a URL, and succeeds if its status is 200.
 func getMain(args []string, stdio Stdio) int {
 	flags := pflag.NewFlagSet("mock-rollup get", pflag.ContinueOnError)
 	url := flags.String("url", "", "the `URL` to ask")

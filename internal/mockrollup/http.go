@@ -14,8 +14,8 @@ import (
 	"sync/atomic"
 )
 
-// server is the node's API. It promises the order of a real node's end: drain closes the port first, then waits for
-// every open connection, idle ones too, without a limit.
+// server is the node's API. It ends in the order of a real node: drain closes the port first, then waits for every open
+// connection, including idle ones, without a limit.
 type server struct {
 	node     *node
 	http     *http.Server
@@ -60,11 +60,11 @@ func (s *server) listen() error {
 	return nil
 }
 
-// open lets requests be answered. Those that came during the start-up hung until now.
+// open starts answering requests. Those that came during the start-up have been hanging until now.
 func (s *server) open() { close(s.opened) }
 
-// count keeps the number of open connections. Serve reports new ones itself, so that once it has returned the number
-// only falls.
+// count tracks the number of open connections. Serve itself reports new ones, so the number only falls after it has
+// returned.
 func (s *server) count(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -74,7 +74,7 @@ func (s *server) count(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// drain is not http.Server.Shutdown, which closes idle connections: a kept one has to hold the exit.
+// drain is not http.Server.Shutdown, which closes idle connections: one kept open must delay the exit.
 func (s *server) drain() {
 	if s.listener == nil {
 		return
@@ -152,7 +152,7 @@ func (s *server) route(w http.ResponseWriter, r *http.Request, path string) {
 	}
 }
 
-// pastSlot is /ledger/slots/{number} for a slot that is final here, as long as its root is kept.
+// pastSlot answers /ledger/slots/{number} for a slot that is final here, as long as its root is kept.
 func (s *server) pastSlot(seen *view, path string) (int, any) {
 	text, isSlot := strings.CutPrefix(path, "/ledger/slots/")
 	number, err := strconv.ParseUint(text, 10, 64)
@@ -175,7 +175,7 @@ func (s *server) pastSlot(seen *view, path string) (int, any) {
 
 func notFound() (int, any) { return http.StatusNotFound, map[string]any{"error": "not found"} }
 
-// sequence takes a transaction, {"body": base64}, and has the DA order it. Only a leader that is ready does.
+// sequence takes a transaction, {"body": base64}, and lets the DA order it. Only a ready leader does.
 func (s *server) sequence(w http.ResponseWriter, r *http.Request, seen *view) (int, any) {
 	if r.Method != http.MethodPost {
 		return http.StatusMethodNotAllowed, map[string]any{"error": "only POST"}
@@ -193,7 +193,7 @@ func (s *server) sequence(w http.ResponseWriter, r *http.Request, seen *view) (i
 	return http.StatusOK, map[string]any{"id": hashOf("transaction", string(tx.Body)), "status": "submitted"}
 }
 
-// heights answers null as long as no block was made, in the shape of the version.
+// heights answers null until a block was made, in the shape of the version.
 func (s *server) heights(seen *view) map[string]any {
 	var value any
 	if seen.soft > 0 && s.node.cfg.Mock.HTTP != "null" {

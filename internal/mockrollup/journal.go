@@ -12,16 +12,17 @@ import (
 
 const journalFile = "journal.jsonl"
 
-// Kinds of processes, and events in their lives, as they stand in the journal.
+// Kinds of processes, and events in their lives, as the journal has them.
 const (
 	KindNode      = "node"
 	KindMigration = "migration"
+	KindWorker    = "worker"
 
 	EventStart   = "start"
 	EventReady   = "ready"
 	EventHeight  = "height"
 	EventRefused = "refused"
-	// EventDamaged is a node that has damaged the state, or found it damaged by a kill, for the first time.
+	// EventDamaged is a node that damaged the state, or was the first to find it damaged by a kill.
 	EventDamaged = "damaged"
 	EventSignal  = "signal"
 	EventExit    = "exit"
@@ -37,12 +38,12 @@ type Entry struct {
 	Args   []string  `json:"args,omitempty"`
 	Height uint64    `json:"height"`
 	Soft   uint64    `json:"soft_height,omitempty"`
-	// Code stands in exits only; by a signal of its own making (crash_signal) it is 128 plus the number.
+	// Code is only in exits; after a signal that the node sent itself (crash_signal), it is 128 plus the number.
 	Code   *int   `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
 }
 
-// ReadJournal returns the entries of the state folder dir, oldest first; none where there is no journal.
+// ReadJournal returns the entries of the state folder dir, oldest first; none if there is no journal.
 func ReadJournal(dir string) ([]Entry, error) {
 	path := filepath.Join(dir, journalFile)
 	text, err := os.ReadFile(path)

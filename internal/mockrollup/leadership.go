@@ -23,8 +23,9 @@ type Leadership struct {
 	LeaseMS int64 `json:"lease_ms"`
 }
 
-// leadership is a lease: who claims it while it is free has it, and keeps it by claiming it again in time. Its holder is
-// durable where it has a path, the time is not: after a restart of the server the holder has a whole lease to be heard of.
+// leadership is a lease: who claims it while it is free has it, and keeps it by claiming it again in time. Its holder
+// is durable where it has a path, the time is not: after a restart of the server the holder has a whole lease to be
+// heard of.
 type leadership struct {
 	path   string
 	lease  time.Duration

@@ -16,7 +16,7 @@ const (
 	LeftoverIgnoresStops = "ignores-stops" // SIGTERM, SIGINT, SIGHUP and SIGQUIT have no effect
 	LeftoverSetsid       = "setsid"        // it has a session of its own, and so is in no group of the node
 	LeftoverDoubleFork   = "double-fork"   // its parent is gone before the node is
-	LeftoverHoldsStderr  = "holds-stderr"  // it goes on to write to the node's stderr
+	LeftoverHoldsStderr  = "holds-stderr"  // it keeps writing to the node's stderr
 	LeftoverForks        = "forks"         // it starts another of its kind and ends, without end
 )
 
@@ -29,7 +29,7 @@ const (
 	leftoverPause   = 10 * time.Millisecond
 )
 
-// leaveBehind starts the process that will outlive the node, and returns when it has all its traits.
+// leaveBehind starts the process that will outlive the node, and returns once it has all its traits.
 func (n *node) leaveBehind() error {
 	traits := n.cfg.Mock.Leftover
 	if len(traits) == 0 {
@@ -44,7 +44,7 @@ func (n *node) leaveBehind() error {
 	if slices.Contains(traits, LeftoverDoubleFork) {
 		generation = "middle"
 	}
-	err = startLeftover(write, generation, n.cfg.Mock.LeftoverSays, traits)
+	err = startLeftover(write, generation, n.cfg.Mock.LeftoverLife, n.cfg.Mock.LeftoverSays, traits)
 	write.Close()
 	if err != nil {
 		return fmt.Errorf("cannot leave a process behind: %w", err)
@@ -56,13 +56,13 @@ func (n *node) leaveBehind() error {
 	return nil
 }
 
-// startLeftover starts one generation. Its stdout is where it says that it is ready; nil: nobody listens.
-func startLeftover(stdout *os.File, generation, says string, traits []string) error {
+// startLeftover starts one generation, which reports on stdout that it is ready; nil: nobody listens.
+func startLeftover(stdout *os.File, generation string, life time.Duration, says string, traits []string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	child := exec.Command(self, append([]string{leftoverCommand, generation, says}, traits...)...)
+	child := exec.Command(self, append([]string{leftoverCommand, generation, life.String(), says}, traits...)...)
 	child.SysProcAttr = &unix.SysProcAttr{Setsid: slices.Contains(traits, LeftoverSetsid)}
 	if stdout != nil {
 		child.Stdout = stdout
@@ -73,15 +73,19 @@ func startLeftover(stdout *os.File, generation, says string, traits []string) er
 	return child.Start()
 }
 
-// leftoverMain is `mock-rollup leftover GENERATION SAYS TRAIT...`: the process in the middle, which ends at once, or the
-// one that stays.
+// leftoverMain is `mock-rollup leftover GENERATION LIFE SAYS TRAIT...`: the process in between, which ends immediately,
+// or the one that stays.
 func leftoverMain(args []string, stdio Stdio) int {
-	if len(args) < 2 {
+	if len(args) < 3 {
 		return exitUsage
 	}
-	generation, says, traits := args[0], args[1], args[2:]
+	generation, says, traits := args[0], args[2], args[3:]
+	life, err := time.ParseDuration(args[1])
+	if err != nil {
+		return exitUsage
+	}
 	if generation == "middle" {
-		if startLeftover(os.Stdout, "last", says, traits) != nil {
+		if startLeftover(os.Stdout, "last", life, says, traits) != nil {
 			return exitMigration
 		}
 		return exitOK
@@ -90,13 +94,14 @@ func leftoverMain(args []string, stdio Stdio) int {
 		signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 	}
 	fmt.Fprint(stdio.Out, leftoverReady)
-	for {
+	for began := time.Now(); life == 0 || time.Since(began) < life; {
 		time.Sleep(leftoverPause)
 		if slices.Contains(traits, LeftoverHoldsStderr) {
 			fmt.Fprintln(stdio.Err, says)
 		}
-		if slices.Contains(traits, LeftoverForks) && startLeftover(nil, "last", says, traits) == nil {
+		if slices.Contains(traits, LeftoverForks) && startLeftover(nil, "last", life, says, traits) == nil {
 			return exitOK
 		}
 	}
+	return exitOK
 }

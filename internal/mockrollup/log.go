@@ -30,7 +30,7 @@ type logger struct {
 	colour bool
 }
 
-// newLogger reads RUST_LOG and NO_COLOR. A RUST_LOG that makes no sense ends the node, as it does a real one.
+// newLogger reads RUST_LOG and NO_COLOR. An invalid RUST_LOG ends the node, as it does a real one.
 func newLogger(out io.Writer) (*logger, error) {
 	level, err := parseRustLog(os.Getenv("RUST_LOG"))
 	return &logger{out: out, level: level, colour: colourWanted()}, err
@@ -38,7 +38,7 @@ func newLogger(out io.Writer) (*logger, error) {
 
 func colourWanted() bool { return os.Getenv("NO_COLOR") == "" }
 
-// parseRustLog returns the most talkative level in filter: a list of level or module=level.
+// parseRustLog returns the most verbose level in filter, a list of level or module=level.
 func parseRustLog(filter string) (int, error) {
 	if strings.TrimSpace(filter) == "" {
 		return levelInfo, nil
@@ -92,8 +92,8 @@ func paint(colour bool, code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// panicText is what a Rust program leaves on stderr. Colour codes stand close to the text, so that whoever searches
-// it for a refusal must cope with them.
+// panicText is what a Rust program leaves on stderr. Colour codes are next to the text, so a search for a refusal must
+// cope with them.
 func panicText(message string, colour bool) string {
 	return fmt.Sprintf("\nthread 'main' (%d) panicked at crates/rollup/src/main.rs:127:10:\n%s %s\n"+
 		"note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",

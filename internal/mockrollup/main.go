@@ -16,16 +16,16 @@ const (
 	exitOK      = 0
 	exitUsage   = 2
 	exitFailure = 101
-	// exitError is how programs that do not panic end a failure.
+	// exitError is the exit code of failed programs that do not panic.
 	exitError = 1
-	// exitMigration is what a migration, and every tool that is no node, exits with when it fails.
+	// exitMigration is the exit code of a failed migration, and of every failed tool that is not a node.
 	exitMigration = 1
 )
 
 // Stdio is where a program writes.
 type Stdio struct{ Out, Err io.Writer }
 
-// OSStdio is the process's own.
+// OSStdio gives the streams of the process.
 func OSStdio() Stdio { return Stdio{Out: os.Stdout, Err: os.Stderr} }
 
 var commands = map[string]func([]string, Stdio) int{
@@ -36,12 +36,13 @@ var commands = map[string]func([]string, Stdio) int{
 	"get":           getMain,
 	orphanCommand:   orphanMain,
 	leftoverCommand: leftoverMain,
+	workerCommand:   workerMain,
 }
 
-// Main runs the program that args (with the name it was called by first) describe, and returns its exit code. Under a
-// name that begins with "migration" or "rollup-db-migration" it is the migration; otherwise, without a subcommand, the
-// node. Signals are those of the whole process: a node that has started keeps its handler for good, so that a test which
-// wants to stop it with one runs Main in a process of its own.
+// Main runs the program that args describe, of which the first is its name, and returns its exit code. Under a name
+// that begins with "migration" or "rollup-db-migration" it is the migration; otherwise, without a subcommand, it is the
+// node. Signals belong to the whole process: a started node keeps its handler for good, so a test that stops it with a
+// signal runs Main in its own process.
 func Main(args []string, stdio Stdio) (code int) {
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -68,8 +69,8 @@ func calledAsMigration(name string) bool {
 	return strings.HasPrefix(base, "migration") || strings.HasPrefix(base, "rollup-db-migration")
 }
 
-// parseArgs parses args, which may hold only flags. Where it reports false the program ends with the code: 0 after
-// --help, 2 after a mistake.
+// parseArgs parses args, which may have only flags. If ok is false, the program exits with the code: 0 after --help, 2
+// after a mistake.
 func parseArgs(flags *pflag.FlagSet, args []string, stdio Stdio) (code int, ok bool) {
 	flags.SetOutput(io.Discard)
 	usage := fmt.Sprintf("Usage: %s [OPTIONS]\n\nOptions:\n%s", flags.Name(), flags.FlagUsages())

@@ -30,15 +30,15 @@ var refusals = []string{
 	"", refusalLate, refusalGarbled, refusalNone, refusalFlood, refusalHyperlink, refusalExit2, refusalIgnore,
 }
 
-// floodSize is how much backtrace there is before a flooded refusal, and again after it, in bytes.
+// floodSize is how much backtrace comes before a flooded refusal, and again after it, in bytes.
 const floodSize = 1 << 20
 
-// mains says how each program ends a failure, and where it writes the text.
+// mains says how each program fails, and where it writes the text.
 var mains = map[string]struct {
-	code int
-	tell func(n *node, text string)
+	code   int
+	report func(n *node, text string)
 }{
-	// A panic: the hook of tracing writes it to stdout, too.
+	// A panic, which the hook of tracing also writes to stdout.
 	mainStarter: {exitFailure, func(n *node, text string) {
 		n.log.error("Rollup failed", "error", text)
 		fmt.Fprint(n.stdio.Err, panicText(text, n.log.colour))
@@ -50,7 +50,7 @@ var mains = map[string]struct {
 	mainManager: {exitError, func(n *node, text string) { fmt.Fprintf(n.stdio.Err, "Error: %s\n", text) }},
 }
 
-// panicked is an error that is a panic in every program.
+// panicked is an error that makes every program panic.
 type panicked struct{ error }
 
 func (p panicked) Unwrap() error { return p.error }
@@ -62,8 +62,8 @@ func (w wrongStart) Error() string {
 	return fmt.Sprintf("The requested start_at_rollup_height: %d, is different than expected height %d", w.requested, w.expected)
 }
 
-// told is the refusal in the words of that program, or in the style that the config asks for.
-func (w wrongStart) told(program, style string) string {
+// words gives the refusal in the words of that program, or in the style that the config asks for.
+func (w wrongStart) words(program, style string) string {
 	switch {
 	case style == refusalGarbled:
 		return fmt.Sprintf("Asked to begin with block %d, but the next one is %d", w.requested, w.expected)
@@ -76,12 +76,12 @@ func (w wrongStart) told(program, style string) string {
 	return w.Error()
 }
 
-// hyperlink is height in quotes, as a link of a terminal (OSC 8).
+// hyperlink gives height in quotes, as a terminal link (OSC 8).
 func hyperlink(height uint64) string {
 	return fmt.Sprintf("\"\x1b]8;;http://explorer.invalid/blocks/%d\x1b\\%[1]d\x1b]8;;\x1b\\\"", height)
 }
 
-// fail ends the node with err, as its main does.
+// fail ends the node with err, as its main would.
 func (n *node) fail(err error) int {
 	n.explain(err)
 	reason := err.Error()
@@ -100,7 +100,7 @@ func (n *node) fail(err error) int {
 	return code
 }
 
-// explain writes why the node fails.
+// explain writes why the node failed.
 func (n *node) explain(err error) {
 	if errors.As(err, new(panicked)) {
 		n.panics(err.Error())
@@ -109,7 +109,7 @@ func (n *node) explain(err error) {
 	text := err.Error()
 	var wrong wrongStart
 	if errors.As(err, &wrong) {
-		text = wrong.told(n.cfg.Mock.Main, n.cfg.Mock.Refusal)
+		text = wrong.words(n.cfg.Mock.Main, n.cfg.Mock.Refusal)
 		switch n.cfg.Mock.Refusal {
 		case refusalNone:
 			return
@@ -119,7 +119,7 @@ func (n *node) explain(err error) {
 			text = frames(floodSize) + text + "\n" + frames(floodSize)
 		}
 	}
-	mains[n.cfg.Mock.Main].tell(n, n.quoted(text))
+	mains[n.cfg.Mock.Main].report(n, n.quoted(text))
 }
 
 // panics writes what a panic leaves on stderr.
@@ -127,7 +127,7 @@ func (n *node) panics(text string) {
 	fmt.Fprint(n.stdio.Err, panicText(n.quoted(text), n.log.colour))
 }
 
-// quoted puts the text of somebody else around ours, so that neither the first nor the last sentence has to be ours.
+// quoted puts somebody else's text around ours, so that neither the first nor the last sentence need be ours.
 func (n *node) quoted(text string) string {
 	if n.cfg.Mock.Quote == "" {
 		return text
@@ -135,7 +135,7 @@ func (n *node) quoted(text string) string {
 	return n.cfg.Mock.Quote + "\n" + text + "\n" + n.cfg.Mock.Quote
 }
 
-// quote writes the text of somebody else to both streams.
+// quote writes somebody else's text to both streams.
 func (n *node) quote() {
 	if n.cfg.Mock.Quote != "" {
 		fmt.Fprintln(n.stdio.Out, n.cfg.Mock.Quote)
@@ -143,7 +143,7 @@ func (n *node) quote() {
 	}
 }
 
-// backtrace is that of an error in a Rust program.
+// backtrace gives the backtrace of an error in a Rust program.
 func backtrace() string {
 	switch os.Getenv("RUST_BACKTRACE") {
 	case "", "0":
@@ -152,7 +152,7 @@ func backtrace() string {
 	return frames(1)
 }
 
-// frames is a backtrace of at least that many bytes.
+// frames gives a backtrace of at least that many bytes.
 func frames(size int) string {
 	var text strings.Builder
 	for number := 0; text.Len() < size; number++ {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -23,7 +24,7 @@ type Report struct {
 	NothingTo bool   `json:"already_migrated"`
 }
 
-// failure is a migration's error with the code that it exits with.
+// failure is a migration's error with its exit code.
 type failure struct {
 	error
 	code int
@@ -31,6 +32,7 @@ type failure struct {
 
 type migration struct {
 	cfg     Config
+	config  string
 	knobs   MigrationConfig
 	to      uint64
 	dryRun  bool
@@ -39,7 +41,7 @@ type migration struct {
 	state   State
 }
 
-// migrateMain is the program rollup-db-migration. Signals are left alone: a stop signal kills it, maybe half way.
+// migrateMain is the program rollup-db-migration. It does not handle signals: a stop signal kills it, maybe halfway.
 func migrateMain(args []string, stdio Stdio) int {
 	defer quitKills()()
 	m := &migration{journal: &journal{}}
@@ -64,12 +66,13 @@ func migrateMain(args []string, stdio Stdio) int {
 
 func (m *migration) parse(args []string, stdio Stdio) (int, error) {
 	flags := pflag.NewFlagSet("rollup-db-migration", pflag.ContinueOnError)
-	config := flags.String("rollup-config-path", "", "the config `FILE` of the version to migrate to")
+	config := flags.String("rollup-config-path", "", "config `FILE` of the version to migrate to")
 	dryRun := flags.Bool("dry-run", false, "report, and change nothing")
 	var given MigrationConfig
-	flags.BoolVar(&given.Idempotent, "idempotent", false, "a second run, or one after an interruption, succeeds")
+	flags.BoolVar(&given.Idempotent, "idempotent", false, "succeed when run again, even after an interruption")
 	flags.DurationVar(&given.Sleep, "sleep", 0, "`TIME` between the two halves of the rewrite")
-	flags.IntVar(&given.Exit, "exit", 0, "fail with that `CODE`, before anything is changed")
+	flags.IntVar(&given.Exit, "exit", 0, "fail with this `CODE` before changing anything")
+	set := flags.StringArray("set", nil, "a `NAME=VALUE` that the config may require; may be repeated")
 	to := flags.Uint64("to", 0, "state `VERSION` to migrate to, instead of the config's")
 	if code, ok := parseArgs(flags, args, stdio); !ok {
 		return code, errUsageShown
@@ -84,16 +87,19 @@ func (m *migration) parse(args []string, stdio Stdio) (int, error) {
 	if flags.Changed("to") {
 		given.To = to
 	}
-	m.cfg, m.dryRun = cfg, *dryRun
+	m.cfg, m.config, m.dryRun = cfg, *config, *dryRun && !cfg.Mock.Migration.IgnoresDryRun
 	m.knobs = merge(cfg.Mock.Migration, given, flags.Changed)
 	m.to = cfg.Mock.StateVersion
 	if m.knobs.To != nil {
 		m.to = *m.knobs.To
 	}
+	if wants := m.knobs.Requires; wants != "" && !slices.Contains(append(os.Environ(), *set...), wants) {
+		return exitMigration, fmt.Errorf("%s is required, as --set or in the environment", wants)
+	}
 	return exitOK, nil
 }
 
-// merge lets the flags that were given win over the config.
+// merge lets the flags override the config.
 func merge(knobs, given MigrationConfig, changed func(string) bool) MigrationConfig {
 	if changed("idempotent") {
 		knobs.Idempotent = given.Idempotent
@@ -136,7 +142,7 @@ func (m *migration) run(args []string) (Report, error) {
 	return report, m.rewrite(report.NewRoot)
 }
 
-// open takes the lock and reads the state. Unlike a node it makes nothing on an empty volume, not even the folder.
+// open takes the lock and reads the state. Unlike a node, it creates nothing on an empty volume, not even the folder.
 func (m *migration) open(args []string) error {
 	dir := m.cfg.Storage.Path
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -161,8 +167,8 @@ func (m *migration) open(args []string) error {
 	return err
 }
 
-// check reports whether the work is done already. The height is nobody's business here: a migration that is run too
-// early goes through, as a real one does.
+// check reports whether the work is already done. It ignores the height: a migration that runs too early succeeds, as a
+// real one does.
 func (m *migration) check() (done bool, err error) {
 	disk := m.state.StateVersion
 	migrated := disk == m.to && m.state.Format == m.cfg.Mock.Format
@@ -181,7 +187,7 @@ func (m *migration) check() (done bool, err error) {
 	return false, nil
 }
 
-// rewrite works in place and in two steps, each durable. Who is killed in between leaves a state that no node opens.
+// rewrite works in place, in two durable steps. A kill in between leaves a state that no node opens.
 func (m *migration) rewrite(root string) error {
 	from := m.state.StateVersion
 	m.state.Migrating = &HalfMigration{From: from, To: m.to}
@@ -189,6 +195,15 @@ func (m *migration) rewrite(root string) error {
 		return err
 	}
 	time.Sleep(m.knobs.Sleep)
+	if m.knobs.Worker > 0 {
+		return m.leaveWorker(root)
+	}
+	return m.complete(root)
+}
+
+// complete is the second step.
+func (m *migration) complete(root string) error {
+	from := m.state.StateVersion
 	m.state.Migrating = nil
 	m.state.StateVersion, m.state.StateRoot, m.state.WrittenBy = m.to, root, m.cfg.Mock.Label
 	m.state.Format = m.cfg.Mock.Format

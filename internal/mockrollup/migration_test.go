@@ -66,6 +66,25 @@ func TestDryRunOfAMigrationChangesNothing(t *testing.T) {
 	require.Equal(t, before, c.read())
 }
 
+func TestMigrationMayIgnoreThatItIsADryRun(t *testing.T) {
+	t.Parallel()
+	c, v1 := stopped(t, func(cfg *Config) { cfg.Mock.Migration.IgnoresDryRun = true })
+	c.migrate(v1, "--dry-run").exits(0)
+	require.Equal(t, uint64(1), c.read().StateVersion)
+}
+
+func TestMigrationMayRequireAnArgumentOrAVariable(t *testing.T) {
+	t.Parallel()
+	c, v1 := stopped(t, func(cfg *Config) { cfg.Mock.Migration.Requires = "batch=9" })
+	p := c.migrate(v1).exits(1)
+	require.Contains(t, p.stderr.String(), "batch=9 is required")
+	c.migrate(v1, "--dry-run", "--set", "batch=9").exits(0)
+	cmd := standIn("migrate", "--rollup-config-path", v1)
+	cmd.Env = append(cmd.Env, "batch=9")
+	startCommand(t, cmd).exits(0)
+	require.Equal(t, uint64(1), c.read().StateVersion)
+}
+
 func TestMigrationRefusesAnEmptyState(t *testing.T) {
 	t.Parallel()
 	c := newChain(t)
@@ -149,4 +168,30 @@ func TestProgramNamedMigrationIsTheMigration(t *testing.T) {
 		startCommand(t, cmd).exits(0)
 		require.Equal(t, uint64(1), c.read().StateVersion)
 	}
+}
+
+func TestMigrationLeavesAWorkerThatCompletesIt(t *testing.T) {
+	t.Parallel()
+	c := newChain(t)
+	c.start(c.config("v0", nil), "--stop-at-rollup-height", "3").exits(0)
+	v1 := c.config("v1", func(cfg *Config) {
+		cfg.Mock.StateVersion, cfg.Mock.Migration.Worker = 1, 500*time.Millisecond
+	})
+	m := standIn("migrate", "--rollup-config-path", v1)
+	require.NoError(t, m.Start())
+	require.NoError(t, m.Wait())
+	require.NotNil(t, c.read().Migrating, "the migration has ended, and its work has not")
+	p := c.start(v1).exits(101)
+	require.Contains(t, p.stderr.String(), errLocked.Error())
+	require.Eventually(t, func() bool { return c.read().Migrating == nil }, deadline, time.Millisecond)
+	require.Len(t, c.read().Migrations, 1)
+	require.Eventually(t, func() bool {
+		for _, run := range Runs(c.journal()) {
+			if run.Start.Kind == KindWorker && run.Exit != nil {
+				return true
+			}
+		}
+		return false
+	}, deadline, time.Millisecond)
+	c.start(v1, "--start-at-rollup-height", "4", "--stop-at-rollup-height", "5").exits(0)
 }

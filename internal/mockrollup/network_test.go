@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/test/ports"
 )
 
 // network is a DA server and nodes that follow it.
@@ -27,8 +29,7 @@ type network struct {
 // newNetwork starts a DA server with further arguments.
 func newNetwork(t *testing.T, args ...string) *network {
 	t.Helper()
-	port, err := freePort()
-	require.NoError(t, err)
+	port := ports.Hold(t)
 	dir := t.TempDir()
 	w := &network{t: t, dir: dir, port: port}
 	w.args = append([]string{
@@ -114,7 +115,7 @@ func slotRoot(port uint16, slot uint64) string {
 	return answer.StateRoot
 }
 
-// knows waits until the node tells the roots up to slot, and returns them.
+// knows waits until the node reports the roots up to slot, and returns them.
 func (m *member) knows(p *process, slot uint64) (all []string) {
 	m.t.Helper()
 	p.until(fmt.Sprintf("has slot %d", slot), func() bool { return slotRoot(m.port, slot) != "" })
@@ -165,10 +166,9 @@ func rootsOf(t *testing.T, da string, steps func(c *chain, version func(label st
 func TestNodeThatUpgradedWronglyDivergesInEachHeightFromThereOn(t *testing.T) {
 	t.Parallel()
 	da := filepath.Join(t.TempDir(), "da.json")
-	migrate := func(c *chain, config string) { run(c.t, "migrate", "--rollup-config-path", config).exits(0) }
 	right := rootsOf(t, da, func(c *chain, version func(string, uint64) string) {
 		c.start(version("v0", 0), "--stop-at-rollup-height", "4").exits(0)
-		migrate(c, version("v1", 1))
+		c.migrate(version("v1", 1)).exits(0)
 		c.start(version("v1", 1), "--start-at-rollup-height", "5", "--stop-at-rollup-height", "6").exits(0)
 		c.start(version("v2", 1), "--start-at-rollup-height", "7", "--stop-at-rollup-height", "8").exits(0)
 	})
@@ -187,26 +187,26 @@ func TestNodeThatUpgradedWronglyDivergesInEachHeightFromThereOn(t *testing.T) {
 		}},
 		{"migrated too early", 4, func(c *chain, version func(string, uint64) string) {
 			c.start(version("v0", 0), "--stop-at-rollup-height", "3").exits(0)
-			migrate(c, version("v1", 1))
+			c.migrate(version("v1", 1)).exits(0)
 			c.start(version("v1", 1), "--stop-at-rollup-height", "6").exits(0)
 			c.start(version("v2", 1), "--stop-at-rollup-height", "8").exits(0)
 		}},
-		{"migrated too early, and the old binary goes on", 4, func(c *chain, version func(string, uint64) string) {
+		{"migrated too early, and the old binary continues", 4, func(c *chain, version func(string, uint64) string) {
 			c.start(version("v0", 0), "--stop-at-rollup-height", "3").exits(0)
-			migrate(c, version("v1", 1))
+			c.migrate(version("v1", 1)).exits(0)
 			c.start(version("v0", 0), "--stop-at-rollup-height", "4").exits(0)
 			c.start(version("v1", 1), "--stop-at-rollup-height", "6").exits(0)
 			c.start(version("v2", 1), "--stop-at-rollup-height", "8").exits(0)
 		}},
 		{"migrated too late", 5, func(c *chain, version func(string, uint64) string) {
 			c.start(version("v0", 0), "--stop-at-rollup-height", "5").exits(0)
-			migrate(c, version("v1", 1))
+			c.migrate(version("v1", 1)).exits(0)
 			c.start(version("v1", 1), "--stop-at-rollup-height", "6").exits(0)
 			c.start(version("v2", 1), "--stop-at-rollup-height", "8").exits(0)
 		}},
 		{"the version without a migration is left out", 7, func(c *chain, version func(string, uint64) string) {
 			c.start(version("v0", 0), "--stop-at-rollup-height", "4").exits(0)
-			migrate(c, version("v1", 1))
+			c.migrate(version("v1", 1)).exits(0)
 			c.start(version("v1", 1), "--stop-at-rollup-height", "8").exits(0)
 		}},
 		{"a late binary writes the genesis", 0, func(c *chain, version func(string, uint64) string) {
@@ -224,13 +224,13 @@ func TestNodeThatUpgradedWronglyDivergesInEachHeightFromThereOn(t *testing.T) {
 	}
 }
 
-func TestRootsOfPastSlotsAreToldAfterARestart(t *testing.T) {
+func TestRootsOfPastSlotsAreReportedAfterARestart(t *testing.T) {
 	t.Parallel()
 	c := newChain(t)
 	config := c.config("v0", func(cfg *Config) { cfg.Mock.DA.EmptyEvery = 3 })
 	c.start(config, "--stop-at-rollup-height", "6").exits(0)
 	p := c.start(config)
-	p.until("tells slot 7", func() bool { return slotRoot(c.port, 7) != "" })
+	p.until("reports slot 7", func() bool { return slotRoot(c.port, 7) != "" })
 	require.NotEqual(t, slotRoot(c.port, 1), slotRoot(c.port, 2))
 	require.Equal(t, slotRoot(c.port, 2), slotRoot(c.port, 3), "an empty slot changes nothing")
 	require.Equal(t, GenesisState(0, "v0", "").StateRoot, slotRoot(c.port, 0))

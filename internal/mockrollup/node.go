@@ -16,8 +16,8 @@ import (
 
 var errUsageShown = errors.New("the usage was shown")
 
-// ending is how a node's life ends. An abrupt one leaves everything as it is, like a crash; the others first close the
-// server and wait for its clients.
+// ending is how a node ends. An abrupt one leaves everything as it is, like a crash. The others first close the server
+// and wait for its clients.
 type ending struct {
 	code   int
 	reason string
@@ -25,7 +25,7 @@ type ending struct {
 	signal unix.Signal
 }
 
-// refusal is an error of the checks at the start, which the journal tells apart from other failures.
+// refusal is an error of the checks at the start, which the journal distinguishes from other failures.
 type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
@@ -46,12 +46,14 @@ type node struct {
 	server  *server
 	view    atomic.Pointer[view]
 	role    string
-	// election is nil where the role is given.
+	// election is nil if the role is configured.
 	election *election
 
 	soft   uint64
 	budget float64
 	ticked time.Time
+	// unsettled: a kill now leaves a damaged state.
+	unsettled bool
 }
 
 func nodeMain(argv []string, stdio Stdio) int {
@@ -65,6 +67,9 @@ func nodeMain(argv []string, stdio Stdio) int {
 		fmt.Fprint(stdio.Err, panicText(err.Error(), colourWanted()))
 		return code
 	}
+	if cfg.Mock.Wrapper != "" && os.Getenv(wrappedVariable) == "" {
+		return wrap(argv, cfg.Mock.Wrapper, stdio)
+	}
 	n := &node{cfg: cfg, args: args, stdio: stdio, journal: &journal{}, role: cfg.Mock.Role}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -73,6 +78,7 @@ func nodeMain(argv []string, stdio Stdio) int {
 }
 
 func (n *node) release() {
+	n.settle()
 	if n.server != nil {
 		n.server.abandon()
 	}
@@ -93,9 +99,10 @@ func (n *node) run(ctx context.Context, giveBack func()) int {
 	case end != nil:
 		return n.finish(*end)
 	}
-	if err := errors.Join(n.leaveBehind(), n.changeStdio()); err != nil {
+	if err := errors.Join(n.leaveBehind(), n.changeStdio(), n.changeUser()); err != nil {
 		return n.fail(err)
 	}
+	startThreads(n.cfg.Mock.Threads)
 	signals := stopSignals(giveBack)
 	n.journal.add(Entry{Event: EventReady, Height: n.state.Height, Soft: n.soft})
 	n.log.info("Rollup started", "height", n.state.Height, "state_version", n.state.StateVersion)
@@ -106,8 +113,8 @@ func (n *node) run(ctx context.Context, giveBack func()) int {
 	return n.finish(last)
 }
 
-// start does everything up to the signal handler: until then a stop signal kills, as it does with a real node. The order
-// is that of a real node, too: what is opened before the height checks is harmed by a start that they refuse.
+// start does everything up to the signal handler: until then a stop signal kills, as with a real node. The order is
+// that of a real node, too: a start that the height checks reject harms what was opened before them.
 func (n *node) start(ctx context.Context) (*ending, error) {
 	if err := n.prepare(); err != nil {
 		return nil, err
@@ -152,7 +159,7 @@ func (n *node) serve(ctx context.Context) error {
 
 func (n *node) httpAtStart() bool { return n.cfg.Mock.HTTP != "off" && n.cfg.Mock.HTTPLate == 0 }
 
-// prepare is what happens before the state is opened.
+// prepare does what comes before the state is opened.
 func (n *node) prepare() error {
 	log, logErr := newLogger(n.stdio.Out)
 	n.log = log
@@ -187,7 +194,7 @@ func (n *node) checkGenesis() error {
 	return nil
 }
 
-// checkIOUring opens a ring, since the seccomp profile of a container may deny it and a real node cannot do without.
+// checkIOUring opens a ring: the seccomp profile of a container may deny it, and a real node needs it.
 func (n *node) checkIOUring() error {
 	if !n.cfg.Mock.IOUring {
 		return nil
@@ -210,8 +217,8 @@ func (n *node) writePinnedCache() error {
 	return nil
 }
 
-// openState locks the state and reads it. On an empty volume the genesis is committed at once, whatever heights the
-// command line asks for: that is how a late version, started there by mistake, spoils the volume.
+// openState locks the state and reads it. On an empty volume it commits the genesis immediately, whatever heights the
+// command line has: that is how a late version, started there by mistake, spoils the volume.
 func (n *node) openState() error {
 	if err := os.MkdirAll(n.cfg.Storage.Path, 0o755); err != nil {
 		return fmt.Errorf("cannot create storage.path: %w", err)
@@ -254,7 +261,7 @@ func (n *node) genesis() error {
 	return nil
 }
 
-// persist makes new roots and the state durable. Where it is torn, both are marked as unfinished in between.
+// persist makes new roots and the state durable. With torn commits, both are marked as unfinished in between.
 func (n *node) persist(first uint64, roots []string, torn bool) error {
 	if torn {
 		if err := n.store.beginCommit(n.state.Height); err != nil {
@@ -276,8 +283,8 @@ func (n *node) persist(first uint64, roots []string, torn bool) error {
 	return nil
 }
 
-// checkVersion refuses a state that is older than this binary. The reverse goes unnoticed, as in a real node: an old
-// binary continues over a newer state, and only its roots show it.
+// checkVersion rejects a state that is older than this binary. The reverse goes unnoticed, as in a real node: an old
+// binary continues on a newer state, and only its roots show it.
 func (n *node) checkVersion() error {
 	if half := n.state.Migrating; half != nil {
 		return refuse("the state is in the middle of a migration from state_version %d to %d", half.From, half.To)
@@ -342,8 +349,8 @@ func deref(end *ending) ending {
 	return *end
 }
 
-// finish ends the node in the order of a real one: first the server stops to listen, then its clients are waited for
-// (without limit), then the process exits. Signals that arrive meanwhile are ignored: nobody reads their channel.
+// finish ends the node in the order of a real one: first the server stops listening, then the node waits for its
+// clients (without limit), then the process exits. Signals in the meantime are ignored: nobody reads their channel.
 func (n *node) finish(end ending) int {
 	if end.abrupt {
 		return n.crash(end)

@@ -290,7 +290,7 @@ func TestJournalElsewhereOutlivesTheState(t *testing.T) {
 	require.Equal(t, KindMigration, runs[2].Start.Kind)
 }
 
-func TestJournalTellsWhoRanWhen(t *testing.T) {
+func TestJournalSaysWhoRanWhen(t *testing.T) {
 	t.Parallel()
 	c := newChain(t)
 	config := c.config("v0", func(cfg *Config) { cfg.Mock.Journal = "heights" })

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/test/ports"
 )
 
 // runAsProgram makes the test binary be mock-rollup. So the children of a -race test are race-tested as well.
@@ -37,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// output collects what a process writes, and can be read meanwhile.
+// output collects what a process writes, and can be read while it does.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -182,8 +184,7 @@ type chain struct {
 
 func newChain(t *testing.T) *chain {
 	t.Helper()
-	port, err := freePort()
-	require.NoError(t, err)
+	port := ports.Hold(t)
 	return &chain{t: t, dir: t.TempDir(), port: port}
 }
 

@@ -11,15 +11,15 @@ import (
 
 const (
 	rootsFile = "roots"
-	// rootsKept is of how many heights the root is kept.
+	// rootsKept is how many heights keep their root.
 	rootsKept = 1 << 16
 	// rootSize is a height and its root.
 	rootSize = 8 + 32
 )
 
 // roots remembers the state root of each height, so that nodes can be compared at one that all of them have reached. It
-// is a ring of records with the height in each. It is written before the state: a root above the durable height is not
-// valid yet. The root of a height is that of its block; a migration after it counts for the next one.
+// is a ring of records that include the height. It is written before the state: a root above the durable height is not
+// valid yet. The root of a height is that of its block; a migration after it counts for the next height.
 type roots struct {
 	file  *os.File
 	fsync bool
@@ -33,7 +33,7 @@ func openRoots(dir string, fsync bool) (*roots, error) {
 	return &roots{file: file, fsync: fsync}, nil
 }
 
-// put records list, the roots of the heights from first on.
+// put records list, the roots of the heights starting with first.
 func (r *roots) put(first uint64, list []string) error {
 	for len(list) > 0 {
 		at := first % rootsKept
@@ -60,7 +60,7 @@ func (r *roots) write(at, first uint64, list []string) error {
 			return err
 		}
 		if len(digest) != rootSize-8 {
-			return fmt.Errorf("%s is no state root", root)
+			return fmt.Errorf("%s is not a state root", root)
 		}
 		records = append(binary.BigEndian.AppendUint64(records, first+uint64(i)), digest...)
 	}
@@ -68,7 +68,7 @@ func (r *roots) write(at, first uint64, list []string) error {
 	return err
 }
 
-// get returns the root of height, which the caller knows to be durable. It is false where the height is too old, or was
+// get returns the root of height, which the caller knows to be durable. It is false if the height is too old, or was
 // written before roots were kept.
 func (r *roots) get(height uint64) (string, bool) {
 	var record [rootSize]byte

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sigaction is the kernel's struct, opaque and of the size that it has on amd64 and arm64. Zero is the default action.
+// sigaction is the kernel's struct, opaque, with its size on amd64 and arm64. Zero is the default action.
 type sigaction [4]uint64
 
 // sigsetSize is the size of the kernel's signal mask, in bytes.
@@ -26,7 +26,7 @@ func setAction(sig unix.Signal, action *sigaction) (old sigaction, err error) {
 	return old, nil
 }
 
-// quitKills lets SIGQUIT kill, until the returned function gives it back to the Go runtime.
+// quitKills lets SIGQUIT kill until the returned function gives the signal back to the Go runtime.
 func quitKills() (restore func()) {
 	old, err := setAction(unix.SIGQUIT, &sigaction{})
 	if err != nil {
@@ -35,9 +35,9 @@ func quitKills() (restore func()) {
 	return func() { _, _ = setAction(unix.SIGQUIT, &old) }
 }
 
-// stopSignals starts to receive the signals that stop a node. giveBack, the undoing of quitKills, comes after Notify:
-// in between a SIGQUIT still kills, and never prints stacks. There is no way back: a second signal is ignored up to the
-// last instruction, so that whoever sends one too late does not turn an exit 0 into a death by signal.
+// stopSignals starts to receive the signals that stop a node. giveBack, which undoes quitKills, comes after Notify: in
+// between, a SIGQUIT still kills, and never prints stacks. There is no way back: a second signal is ignored up to the
+// last instruction, so that a late one does not turn an exit 0 into a death by signal.
 func stopSignals(giveBack func()) <-chan os.Signal {
 	received := make(chan os.Signal, 8)
 	signal.Notify(received, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)

@@ -18,15 +18,15 @@ const (
 	lockFile  = "lock"
 )
 
-// State is the durable state of a rollup: one height, one root, and how it came about.
+// State is the durable state of a rollup: one height, one root, and their history.
 type State struct {
 	Height       uint64 `json:"height"`
 	StateVersion uint64 `json:"state_version"`
 	StateRoot    string `json:"state_root"`
 	WrittenBy    string `json:"written_by"`
-	// Format is that of the version that wrote the state.
+	// Format is the format of the version that wrote the state.
 	Format string `json:"format,omitempty"`
-	// Damaged is why no node opens this state any more. Nothing takes it away but another state.
+	// Damaged is why no node opens this state any more. Only another state helps.
 	Damaged string `json:"damaged,omitempty"`
 	// Transactions is how many there were in all blocks.
 	Transactions uint64 `json:"transactions,omitempty"`
@@ -37,7 +37,7 @@ type State struct {
 	History []Segment `json:"history"`
 }
 
-// HalfMigration marks a state that a migration has begun to rewrite.
+// HalfMigration marks a state that a migration has started to rewrite.
 type HalfMigration struct {
 	From uint64 `json:"from_state_version"`
 	To   uint64 `json:"to_state_version"`
@@ -51,8 +51,8 @@ type MigrationRecord struct {
 	By     string `json:"by"`
 }
 
-// Segment is a run of heights that one version wrote. DiskVersion differs from BinaryVersion where an old binary
-// went on over a newer state.
+// Segment is a range of heights that one version wrote. DiskVersion differs from BinaryVersion if an old binary
+// continued on a newer state.
 type Segment struct {
 	From          uint64 `json:"from_height"`
 	To            uint64 `json:"to_height"`
@@ -61,8 +61,8 @@ type Segment struct {
 	By            string `json:"by"`
 }
 
-// ReadState returns the state in dir. It needs no lock: commits replace the file as a whole. Where there is no state
-// the error is fs.ErrNotExist.
+// ReadState returns the state in dir. It needs no lock: commits replace the file as a whole. If there is no state, the
+// error is fs.ErrNotExist.
 func ReadState(dir string) (State, error) {
 	path := filepath.Join(dir, stateFile)
 	text, err := os.ReadFile(path)
@@ -85,12 +85,12 @@ func GenesisState(version uint64, label, salt string) State {
 	}
 }
 
-// NextRoot returns the state root of height h, written by a binary of that state version over the root prev.
+// NextRoot returns the state root of height h, written by a binary of that state version on top of the root prev.
 func NextRoot(prev string, h, version uint64, salt string) string {
 	return hashOf("block", prev+salt, h, version)
 }
 
-// ExecutedRoot returns what the next block builds on where it has blobs in it, each a transaction, over the root prev.
+// ExecutedRoot returns what a block with blobs, each a transaction, builds on after the root prev.
 func ExecutedRoot(prev string, blobs []Blob) string {
 	for _, blob := range blobs {
 		prev = hashOf("transaction", prev+string(blob.Data), blob.Slot)
@@ -112,7 +112,7 @@ func hashOf(what, text string, numbers ...uint64) string {
 	return "0x" + hex.EncodeToString(h.Sum(nil))
 }
 
-// advance extends the state to height, as the binary cfg describes computes it over the blobs of each height, and
+// advance extends the state to height, as the binary described by cfg computes it from the blobs of each height, and
 // returns the roots of the new heights.
 func (s *State) advance(height uint64, cfg *Mock, blobsOf func(height uint64) []Blob) (roots []string) {
 	first := s.Height + 1
@@ -137,7 +137,7 @@ func (s *State) advance(height uint64, cfg *Mock, blobsOf func(height uint64) []
 
 var errLocked = errors.New("the state is locked by another process")
 
-// store is the opened state folder. Its lock lives as long as the process, also if that is killed.
+// store is the opened state folder. Its lock lives as long as the process, even if that is killed.
 type store struct {
 	dir   string
 	fsync bool
@@ -159,7 +159,7 @@ func openStore(dir string, fsync bool) (*store, error) {
 		return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 	}
 	s := &store{dir: dir, fsync: fsync, lock: lock}
-	// The folder may be new: a power cut would take it away with all that is synced in it.
+	// The folder may be new: a power cut would remove it, with everything that is synced in it.
 	if err := s.syncDir(filepath.Dir(dir)); err != nil {
 		_ = lock.Close()
 		return nil, err
@@ -169,8 +169,8 @@ func openStore(dir string, fsync bool) (*store, error) {
 
 func (s *store) close() { _ = s.lock.Close() }
 
-// commit makes state durable: after a crash there is either the old or the new file, complete. The folder is synced
-// too, since without it a power cut brings the old name back.
+// commit makes state durable: after a crash, either the old or the new file is there, complete. It also syncs the
+// folder: otherwise a power cut would bring the old name back.
 func (s *store) commit(state State) error {
 	text, err := json.Marshal(state)
 	if err != nil {

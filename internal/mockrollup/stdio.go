@@ -1,6 +1,7 @@
 package mockrollup
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,19 +16,23 @@ const (
 	stdioClose          = "close"
 	stdioCloseAll       = "close-all"
 	stdioRedirectStderr = "redirect-stderr"
+	stdioNonblock       = "nonblock"
 
 	redirectedFile = "stderr.log"
 )
 
-// changeStdio says on stderr that it will, and closes or redirects descriptors. They are those of the whole process.
+// changeStdio announces it on stderr, and then closes or redirects descriptors of the whole process.
 func (n *node) changeStdio() error {
 	change := n.cfg.Mock.Stdio
 	if change == "" {
 		return nil
 	}
 	fmt.Fprintf(n.stdio.Err, "stdio: %s\n", change)
-	if change == stdioRedirectStderr {
+	switch change {
+	case stdioRedirectStderr:
 		return n.redirectStderr()
+	case stdioNonblock:
+		return os.NewSyscallError("fcntl", errors.Join(unix.SetNonblock(unix.Stdout, true), unix.SetNonblock(unix.Stderr, true)))
 	}
 	files := []*os.File{os.Stderr}
 	if change != stdioCloseStderr {
@@ -53,8 +58,8 @@ func (n *node) redirectStderr() error {
 	return os.NewSyscallError("dup3", unix.Dup3(int(file.Fd()), int(os.Stderr.Fd()), 0))
 }
 
-// inheritedLocks are the descriptors that whoever started the node gave it besides the first three. The Go runtime has
-// taken the next numbers, so that they are known by what they stand for.
+// inheritedLocks gives the descriptors, apart from the first three, that the node was started with. They are recognised
+// by their files, since the Go runtime uses some of the same numbers.
 func inheritedLocks() []*os.File {
 	var locks []*os.File
 	for fd := 3; fd < 10; fd++ {

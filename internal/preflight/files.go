@@ -1,131 +1,131 @@
-// Package preflight looks at what a run needs of the file system before anything is started: the files of the versions,
-// their digests, and the volume of the state and the checkpoint. It changes nothing.
 package preflight
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"rollup-entrypoint/internal/lookpath"
+	"rollup-entrypoint/images"
+	"rollup-entrypoint/internal/regularfile"
 	"rollup-entrypoint/sequencer"
-	"rollup-entrypoint/sequencer/checkpoint"
 	"rollup-entrypoint/sequencer/plan"
-	"rollup-entrypoint/sequencer/sovereign"
 )
 
-// Disk is the Files of a real machine. The zero value is ready.
-type Disk struct{ digests digests }
-
-// Check finds all that is wrong with the files of version i: nothing is said of those that it does not have.
-func (d *Disk) Check(p *sequencer.Plan, i int) sequencer.Problems { return checkVersion(p, i) }
-
-// Digest gives the SHA-256, in hex, of the program that name stands for.
-func (d *Disk) Digest(name string) (string, error) {
-	path, err := lookpath.Find(name, os.Getenv("PATH"))
-	if err != nil {
-		return "", fmt.Errorf("cannot find the binary: %w", err)
+// Version finds what is wrong with version i: that its files are there and can be executed or read, and by depth what
+// its programs need of the image, and what differs from the manifest. Nothing is wrong with a retired one: it has no files.
+func (n *Inspection) Version(ctx context.Context, i int, depth sequencer.Depth) []sequencer.Finding {
+	v := n.Plan.Versions[i]
+	if v.Retired {
+		return nil
 	}
-	return d.digests.of(path)
-}
-
-// Storage gives the directory, absolute and without symbolic links, that the node config names; empty where it names none.
-func (d *Disk) Storage(config string) (string, error) {
-	cfg, err := sovereign.ReadConfig(config)
-	if err != nil || cfg.Storage == "" {
-		return "", err
-	}
-	dir, err := filepath.Abs(checkpoint.ResolveLinks(cfg.StorageDir()))
-	if err != nil {
-		return "", fmt.Errorf("cannot find the storage directory of %s: %w", config, err)
-	}
-	return dir, nil
-}
-
-// checkVersion finds what is wrong with the files of version i.
-func checkVersion(p *sequencer.Plan, i int) sequencer.Problems {
-	var found sequencer.Problems
-	for _, problem := range fileProblems(p.Versions[i]) {
-		found = append(found, fmt.Sprintf("%s: %s: %s", p.Label(i), problem.key, problem.err))
-	}
-	return found
-}
-
-// fileProblem is what is wrong with the file that a key of the plan names.
-type fileProblem struct {
-	key string
-	err error
-}
-
-func fileProblems(v sequencer.Version) []fileProblem {
-	var found []fileProblem
+	var found, closer []sequencer.Finding
 	add := func(key string, err error) {
 		if err != nil {
-			found = append(found, fileProblem{key, err})
+			found = append(found, n.fileFinding(i, key, err))
 		}
 	}
-	add(plan.KeyBinary, checkExecutable(v.Binary))
-	if v.Migration != "" {
-		add(plan.KeyMigration, checkExecutable(v.Migration))
+	program := func(key, name string, env ...string) {
+		path, err := checkExecutable(name)
+		if add(key, err); err != nil || depth&sequencer.Programs == 0 {
+			return
+		}
+		for _, p := range placeOf(env).Check(path) {
+			closer = append(closer, findingOf(i, key+": ", p))
+		}
 	}
-	_, err := sovereign.ReadConfig(v.Config)
+	program(plan.KeyBinary, v.Binary, v.Env...)
+	if v.Migration != "" {
+		program(plan.KeyMigration, v.Migration, slices.Concat(v.Env, v.MigrationEnv)...)
+	}
+	if len(v.Before) > 0 {
+		program(plan.KeyBefore, v.Before[0], v.Env...)
+	}
+	_, err := n.config(i)
 	add(plan.KeyConfig, err)
+	add(plan.KeyArgs, checkGenesis(plan.Genesis(v.Args)))
+	if err := checkGenesis(plan.Genesis(n.NodeArgs)); err != nil {
+		found = append(found, sequencer.Finding{Version: i, Severity: sequencer.SeverityError, What: "argument after --: " + err.Error(), Next: "fix that file, or name another one"})
+	}
+	found = append(found, closer...)
+	if depth&sequencer.Manifest != 0 {
+		found = append(found, n.compareVersion(ctx, i, depth)...)
+	}
 	return found
 }
 
-// checkExecutable asks the kernel whether this process may execute the file.
-func checkExecutable(name string) error {
-	path, err := lookpath.Find(name, os.Getenv("PATH"))
-	if err != nil {
-		return err // it names the file and PATH
+// fileFinding is what is wrong with the file that a key of the plan names.
+func (n *Inspection) fileFinding(i int, key string, err error) sequencer.Finding {
+	next := fmt.Sprintf("fix that file, or name another one as %s in %s", key, n.Plan.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		next = fmt.Sprintf("put it into the image, or name another one as %s in %s", key, n.Plan.File)
 	}
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return err // it names the operation and the file
-	case info.IsDir():
-		return fmt.Errorf("%s is a directory, want a program", path)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is no regular file, want a program", path)
-	case info.Size() == 0:
-		return fmt.Errorf("%s is empty, want a program", path)
-	// Root passes access(2) for X_OK only where some execute bit is set; others by owner, group and mount options.
-	case errors.Is(unix.Access(path, unix.X_OK), unix.EACCES):
-		return fmt.Errorf("%s is not executable for user %d (mode %s)", path, os.Getuid(), info.Mode().Perm())
+	return sequencer.Finding{Version: i, Severity: sequencer.SeverityError, What: key + ": " + err.Error(), Next: next}
+}
+
+// findingOf is a problem of a file of version i, or of all versions.
+func findingOf(i int, prefix string, p images.Problem) sequencer.Finding {
+	return sequencer.Finding{Version: i, Severity: SeverityOf(p), What: prefix + p.What, Next: p.Next}
+}
+
+// SeverityOf says what a problem means for a run.
+func SeverityOf(p images.Problem) sequencer.Severity {
+	if p.Sure {
+		return sequencer.SeverityError
+	}
+	return sequencer.SeverityWarning
+}
+
+// placeOf is where a program with these NAME=VALUE pairs in its environment runs: they win over ours, the last one first.
+func placeOf(env []string) *images.Place {
+	place := &images.Place{Path: os.Getenv("PATH"), LibraryPath: os.Getenv("LD_LIBRARY_PATH")}
+	for _, pair := range env {
+		name, value, _ := strings.Cut(pair, "=")
+		switch name {
+		case "PATH":
+			place.Path = value
+		case "LD_LIBRARY_PATH":
+			place.LibraryPath = value
+		}
+	}
+	return place
+}
+
+// checkGenesis finds a genesis that the node would wait for without end, or never read. If it is missing that is the
+// node's own affair: the newest ones need it for an empty state only.
+func checkGenesis(path string) error {
+	file, err := regularfile.Open(path)
+	if err == nil {
+		file.Close()
+	}
+	if errors.Is(err, regularfile.ErrNotRegular) {
+		return fmt.Errorf("cannot read the genesis: %w", err)
 	}
 	return nil
 }
 
-// CheckFiles finds what is wrong with the files of version i: that they are there and may be executed or read. It reads
-// the node's config, and of the programs nothing.
-func CheckFiles(p *sequencer.Plan, i int) []sequencer.Finding {
-	var found []sequencer.Finding
-	for _, problem := range fileProblems(p.Versions[i]) {
-		next := fmt.Sprintf("fix that file, or name another one as %s in %s", problem.key, p.File)
-		if errors.Is(problem.err, fs.ErrNotExist) {
-			next = fmt.Sprintf("put it into the image, or name another one as %s in %s", problem.key, p.File)
-		}
-		found = append(found, sequencer.Finding{Version: i, Severity: sequencer.SeverityError, What: fmt.Sprintf("%s: %s", problem.key, problem.err), Next: next})
+// checkExecutable gives the file that is executed as the program name, and asks the kernel whether this process may.
+func checkExecutable(name string) (string, error) {
+	path, err := find(name)
+	if err != nil {
+		return "", err
 	}
-	return found
-}
-
-// Programs gives the files that the kernel will be asked to execute for version i, the node and its migration, by the
-// keys of the plan: those with which CheckFiles finds nothing wrong.
-func Programs(p *sequencer.Plan, i int) map[string]string {
-	v := p.Versions[i]
-	programs := map[string]string{}
-	for key, name := range map[string]string{plan.KeyBinary: v.Binary, plan.KeyMigration: v.Migration} {
-		if name == "" || checkExecutable(name) != nil {
-			continue
-		}
-		if path, err := lookpath.Find(name, os.Getenv("PATH")); err == nil {
-			programs[key] = path
-		}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return "", err // it names the operation and the file
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("cannot execute %s: %w", path, regularfile.Check(info.Mode()))
+	case info.Size() == 0:
+		return "", fmt.Errorf("%s is empty, want a program", path)
+	// Root passes access(2) for X_OK only if some execute bit is set; others by owner, group and mount options.
+	case errors.Is(unix.Access(path, unix.X_OK), unix.EACCES):
+		return "", fmt.Errorf("%s is not executable for user %d (mode %s)", path, os.Getuid(), info.Mode().Perm())
 	}
-	return programs
+	return path, nil
 }

@@ -2,7 +2,9 @@ package preflight
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -69,9 +71,10 @@ func touch(t *testing.T, path string) {
 
 func TestVolumeMustBeWritableForThisUser(t *testing.T) {
 	plan, dir := realPlan(t)
-	assert.Empty(t, roomless(CheckVolume(plan, dir+"/c.json")))
-	assert.Empty(t, roomless(CheckVolume(plan, dir+"/new/deep/c.json")), "a directory that can be made")
-	assert.Empty(t, roomless(CheckVolume(plan, "")))
+	assert.Empty(t, roomless(New(plan).volume(dir+"/c.json")))
+	missing := "-1 error: the directory " + dir + "/new/deep for the checkpoint does not exist, and a run does not make it → mount the volume there, make the directory, or name a checkpoint in another one"
+	assert.Equal(t, []string{missing}, roomless(New(plan).volume(dir+"/new/deep/c.json")))
+	assert.Empty(t, roomless(New(plan).volume("")))
 	require.NoError(t, os.Chmod(dir, 0o755))
 	require.NoError(t, os.Mkdir(dir+"/theirs", 0o777))
 	require.NoError(t, os.Chmod(dir+"/theirs", 0o777))
@@ -80,45 +83,61 @@ func TestVolumeMustBeWritableForThisUser(t *testing.T) {
 		assert.Equal(t, []string{
 			"-1 error: the checkpoint cannot be written in " + dir + ": permission denied" + next,
 			"0 error: the state cannot be written in " + dir + "/state: permission denied" + next,
-		}, roomless(CheckVolume(plan, dir+"/c.json")))
-		assert.Equal(t, "-1 error: the directory "+dir+"/new/deep for the checkpoint is not there, and cannot be made in "+dir+": permission denied"+next,
-			roomless(CheckVolume(plan, dir+"/new/deep/c.json"))[0])
-		assert.Len(t, roomless(CheckVolume(plan, dir+"/theirs/c.json")), 1, "the checkpoint's directory is theirs")
+		}, roomless(New(plan).volume(dir+"/c.json")))
+		assert.Equal(t, missing, roomless(New(plan).volume(dir + "/new/deep/c.json"))[0])
+		assert.Len(t, roomless(New(plan).volume(dir+"/theirs/c.json")), 1, "the checkpoint's directory is theirs")
 	})
 	touch(t, dir+"/theirs/c.json.lock")
 	asNobody(t, dir, func() {
 		assert.Equal(t, "-1 error: "+dir+"/theirs/c.json.lock cannot be written by user 65534: permission denied → give it to the user who runs the entrypoint: chown "+dir+"/theirs/c.json.lock",
-			roomless(CheckVolume(plan, dir+"/theirs/c.json"))[0])
+			roomless(New(plan).volume(dir + "/theirs/c.json"))[0])
 	})
 	require.NoError(t, os.Chmod(dir+"/theirs/c.json.lock", 0))
 	asNobody(t, dir, func() {
-		assert.Contains(t, roomless(CheckVolume(plan, dir+"/theirs/c.json"))[0], "cannot open the lock of the checkpoint: ")
+		assert.Contains(t, roomless(New(plan).volume(dir + "/theirs/c.json"))[0], "cannot open the lock of the checkpoint: ")
 	})
 }
 
 func TestFileInPlaceOfADirectoryIsFound(t *testing.T) {
 	plan, dir := realPlan(t)
 	touch(t, dir+"/file")
-	assert.Contains(t, roomless(CheckVolume(plan, dir+"/file/c.json"))[0], "-1 error: the checkpoint cannot be written in "+dir+"/file: not a directory")
+	assert.Contains(t, roomless(New(plan).volume(dir + "/file/c.json"))[0], "-1 error: the checkpoint cannot be written in "+dir+"/file: not a directory")
+}
+
+// It can be written in place, but not be replaced: rename(2) onto a mount point fails.
+func TestRecordMountedAsASingleFileIsFound(t *testing.T) {
+	plan, dir := realPlan(t)
+	path, stamp := dir+"/c.json", dir+"/state/"+checkpoint.StampFile
+	for _, file := range []string{path, stamp, dir + "/source"} {
+		touch(t, file)
+	}
+	assert.Empty(t, roomless(New(plan).volume(path)))
+	mountOrSkip(t, dir+"/source", path, "", unix.MS_BIND, "")
+	mountOrSkip(t, dir+"/source", stamp, "", unix.MS_BIND, "")
+	require.NoError(t, os.Symlink("c.json", dir+"/link"))
+	const what = " is mounted as a single file: it could not be replaced, so every write would fail → mount the directory that has it: "
+	want := []string{"-1 error: the checkpoint, " + path + "," + what + dir, "0 error: the stamp of the state, " + stamp + "," + what + dir + "/state"}
+	assert.Equal(t, want, roomless(New(plan).volume(path)))
+	assert.Equal(t, want, roomless(New(plan).volume(dir+"/link")), "it is the file that the link leads to")
 }
 
 func TestReadOnlyVolumeIsFound(t *testing.T) {
 	plan, dir := realPlan(t)
 	mountOrSkip(t, "none", dir+"/state", "tmpfs", unix.MS_RDONLY, "size=64k")
 	assert.Equal(t, []string{"0 error: the state cannot be written in " + dir + "/state: read-only file system → mount the volume for writing: the file system is read-only"},
-		roomless(CheckVolume(plan, "")))
+		roomless(New(plan).volume("")))
 }
 
 func TestVolumeThatIsNearlyFullIsFound(t *testing.T) {
 	plan, dir := realPlan(t)
 	mountOrSkip(t, "none", dir+"/state", "tmpfs", 0, "size=2m,nr_inodes=100")
-	got := rows(CheckVolume(plan, dir+"/state/c.json"))
+	got := rows(New(plan).volume(dir + "/state/c.json"))
 	assert.Equal(t, []string{"-1 warning: the volume of " + dir + "/state has 2 MiB free of 2 MiB → " +
 		"make it larger before the upgrade: a migration may need room for a second copy of what it rewrites"}, got, "once for the two on it")
 	for i := range 97 {
 		touch(t, dir+"/state/"+strconv.Itoa(i))
 	}
-	got = rows(CheckVolume(plan, dir+"/state/c.json"))
+	got = rows(New(plan).volume(dir + "/state/c.json"))
 	require.Len(t, got, 2)
 	assert.Equal(t, "-1 warning: the volume of "+dir+"/state has 2 inodes free of 100 → remove files, or make a file system with more inodes: without any no file can be made", got[1])
 }
@@ -131,12 +150,12 @@ func TestHeldLockIsFoundAndNothingIsTaken(t *testing.T) {
 	host, err := os.Hostname()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"-1 warning: " + path + ".lock is locked by the entrypoint with pid " + strconv.Itoa(os.Getpid()) + ` on host "` + host + `" → that is right while the rollup runs; a second entrypoint would be refused`},
-		roomless(CheckVolume(plan, path)))
+		roomless(New(plan).volume(path)))
 	require.NoError(t, store.Close())
 	text, err := os.ReadFile(path + ".lock")
 	require.NoError(t, err)
 
-	assert.Empty(t, roomless(CheckVolume(plan, path)))
+	assert.Empty(t, roomless(New(plan).volume(path)))
 	after, err := os.ReadFile(path + ".lock")
 	require.NoError(t, err)
 	assert.Equal(t, text, after)
@@ -145,20 +164,39 @@ func TestHeldLockIsFoundAndNothingIsTaken(t *testing.T) {
 	require.NoError(t, store.Close())
 }
 
+func TestWhatADeadEntrypointLeftIsFound(t *testing.T) {
+	plan, dir := realPlan(t)
+	path := dir + "/c.json"
+	store, err := checkpoint.Open(path, "")
+	require.NoError(t, err)
+	node := exec.CommandContext(t.Context(), "sleep", "600")
+	node.ExtraFiles = store.LockFiles()
+	require.NoError(t, node.Start())
+	t.Cleanup(func() { _ = node.Wait() }) // the end of the context kills it
+	require.NoError(t, store.Close())
+	text, err := os.ReadFile(path + ".lock")
+	require.NoError(t, err)
+	ended := exec.CommandContext(t.Context(), "true")
+	require.NoError(t, ended.Run())
+	pid := strconv.Itoa(ended.Process.Pid)
+	text = regexp.MustCompile(`"pid":\d+`).ReplaceAll(text, []byte(`"pid":`+pid))
+	require.NoError(t, os.WriteFile(path+".lock", text, 0o600))
+	assert.Equal(t, []string{"-1 warning: " + path + ".lock is in use: the entrypoint with pid " + pid + " has ended, but a node or migration that it started is still running: pid " +
+		strconv.Itoa(node.Process.Pid) + ` ("sleep") → an entrypoint that is started now waits until that has ended`},
+		roomless(New(plan).volume(path)))
+}
+
 func TestFilesComeWithWhatToDo(t *testing.T) {
 	plan, dir := realPlan(t)
-	assert.Empty(t, CheckFiles(plan, 1))
-	assert.Equal(t, map[string]string{"rollup_binary": dir + "/node-1", "migration_path": dir + "/migration"}, Programs(plan, 1))
-	assert.Equal(t, map[string]string{"rollup_binary": dir + "/node-0"}, Programs(plan, 0))
+	assert.Empty(t, New(plan).Version(t.Context(), 1, sequencer.Programs))
 	require.NoError(t, os.Remove(dir+"/node-1"))
 	require.NoError(t, os.Truncate(dir+"/migration", 0))
 	require.NoError(t, os.Truncate(dir+"/config.toml", 0))
 	assert.Equal(t, []string{
 		"1 error: rollup_binary: stat " + dir + "/node-1: no such file or directory → put it into the image, or name another one as rollup_binary in chain.json",
 		"1 error: migration_path: " + dir + "/migration is empty, want a program → fix that file, or name another one as migration_path in chain.json",
-		"1 error: config_path: " + dir + "/config.toml: runner.http_config.bind_port is missing: the height of the node is asked on that port → fix that file, or name another one as config_path in chain.json",
-	}, rows(CheckFiles(plan, 1)))
-	assert.Empty(t, Programs(plan, 1), "what is wrong already is not looked into")
+		"1 error: config_path: " + dir + "/config.toml: runner.http_config.bind_port is missing: the node is asked for its height on that port → fix that file, or name another one as config_path in chain.json",
+	}, rows(New(plan).Version(t.Context(), 1, sequencer.Programs)))
 }
 
 // row shows a finding as a table does; findings of a test are compared with rows of it.
@@ -227,14 +265,14 @@ func TestAllVersionsKeepTheirStateInOneDirectory(t *testing.T) {
 		{"not there yet", [3]string{dir + "/new", dir + "/new", dir + "/link/../new"}, nil},
 		{"relative", [3]string{"state", "state", dir + "/state"}, []string{relative(0, "state")}},
 		{"another", [3]string{dir + "/state", dir + "/state", dir + "/other"}, []string{
-			"2 error: its storage.path is " + dir + "/other, but that of version 1 (\"osaka\") is " + dir + "/state: it would not find the state → " + same,
+			"2 error: its storage.path is " + dir + "/other, but that of version \"osaka\" (index 1) is " + dir + "/state: it would not find the state → " + same,
 		}},
 		{"another after a migration", [3]string{dir + "/state", dir + "/other", "other"}, []string{
 			"1 error: its storage.path is " + dir + "/other, but that of version 0 is " + dir + "/state: it would not find the state → " + same,
 		}},
 		{"one without", [3]string{dir + "/state", "", dir + "/state"}, []string{
 			"1 error: its storage.path is not set, but that of version 0 is " + dir + "/state: it would not find the state → " + same,
-			"2 error: its storage.path is " + dir + "/state, but that of version 1 (\"osaka\") is not set: it would not find the state → " + same,
+			"2 error: its storage.path is " + dir + "/state, but that of version \"osaka\" (index 1) is not set: it would not find the state → " + same,
 			"1 warning: " + without(1),
 		}},
 		{"none", [3]string{}, []string{"0 warning: " + without(0), "1 warning: " + without(1), "2 warning: " + without(2)}},
@@ -243,9 +281,9 @@ func TestAllVersionsKeepTheirStateInOneDirectory(t *testing.T) {
 			for i, storage := range test.dirs {
 				config(i, storage)
 			}
-			assert.Equal(t, test.want, rows(CheckStorage(plan)))
+			assert.Equal(t, test.want, rows(New(plan).storage()))
 			refused := len(test.want) > 0 && strings.Contains(test.want[0], " error: ")
-			got, err := StorageOf(plan)
+			got, err := New(plan).StateDir()
 			if refused {
 				var f *sequencer.Failure
 				require.ErrorAs(t, err, &f)
@@ -260,5 +298,5 @@ func TestAllVersionsKeepTheirStateInOneDirectory(t *testing.T) {
 		})
 	}
 	plan.Versions[1].Config = dir + "/none.toml"
-	assert.Len(t, rows(CheckStorage(plan)), 2, "a config that cannot be read is found elsewhere")
+	assert.Len(t, rows(New(plan).storage()), 2, "a config that cannot be read is found elsewhere")
 }

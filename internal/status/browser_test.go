@@ -29,7 +29,7 @@ type browser struct {
 	client  http.Client
 }
 
-// newBrowser starts a browser, which ends with the test. Where there is none it skips the test, but in CI it fails it.
+// newBrowser starts a browser, which ends with the test. If there is none, it skips the test or, in CI, fails it.
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
 	for _, name := range []string{"chromium", "chromedriver"} {
@@ -49,7 +49,7 @@ func newBrowser(t *testing.T) *browser {
 }
 
 // browserCapabilities: root has no sandbox, a container has little shared memory, and with a pipe instead of a port the
-// browser ends when the driver does. The two logs tell what the page asked for and what it complained about.
+// browser ends when the driver does. The two logs show what the page asked for and what it complained about.
 var browserCapabilities = map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
 	"goog:chromeOptions": map[string]any{"args": []string{
 		"--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-extensions", "--hide-scrollbars",

@@ -4,25 +4,28 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 )
 
-// page is the whole page: it loads nothing but the status.
+// page is the whole page. It loads nothing but the status.
 //
 //go:embed page.html
 var page string
 
-// pagePolicy lets the browser run the script and the style of the page by their hashes, ask this server, and nothing
-// else: markup that got into the page, from the name of a version or an error, could do nothing.
+// pageWidth is how many columns the text has that the page shows without scripts.
+const pageWidth = 80
+
+// pagePolicy lets the browser apply the script and the style of the page by their hashes, and ask this server; nothing
+// else. Markup that got into the page, from the name of a version or an error, could do nothing.
 var pagePolicy = sync.OnceValue(func() string {
 	return "default-src 'none'; connect-src 'self'; img-src data:; script-src " + sourceHash("script") + "; style-src " + sourceHash("style") +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 })
 
-// sourceHash gives the hash of the one element with this tag, as a source of a policy.
+// sourceHash gives the hash of the only element with this tag, as a source of a policy.
 func sourceHash(tag string) string {
 	_, rest, _ := strings.Cut(page, "<"+tag+">")
 	content, _, _ := strings.Cut(rest, "</"+tag+">")
@@ -30,12 +33,17 @@ func sourceHash(tag string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-func servePage(w http.ResponseWriter, _ *http.Request) {
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Content-Security-Policy", pagePolicy())
-	_, _ = io.WriteString(w, page) // a client that has gone does not read it
+// htmlEscapes make text safe in an element. Package html would do so, too, but it brings a table of all entities, 60 kB.
+var htmlEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
+// servePage answers with the page. Its script keeps it up to date; before that, and without scripts, it shows this
+// report.
+func servePage(w http.ResponseWriter, r Report) {
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	w.Header().Set("Content-Security-Policy", pagePolicy())
+	values := []string{"{{title}}", r.headline(), "{{who}}", r.who(), "{{state}}", r.state(), "{{now}}", utc(time.Now()), "{{text}}", r.View(pageWidth)}
+	for i := 1; i < len(values); i += 2 {
+		values[i] = htmlEscapes.Replace(values[i])
+	}
+	answer(w, "text/html; charset=utf-8", []byte(strings.NewReplacer(values...).Replace(page)))
 }

@@ -23,15 +23,16 @@ type object = map[string]any
 // canned is a status: of three versions the second one runs and nears its stop height. Changes replace keys of it.
 func canned(changes object) object {
 	status := object{
-		"entrypoint": object{"version": "v1.2.3", "pid": 1, "started_at": "2020-05-04T12:00:00Z"},
-		"phase":      "running", "phase_since": "2020-05-04T12:00:05Z", "stopping": false,
+		"entrypoint": object{"version": "v1.2.3", "host": "node-7", "pid": 1, "started_at": "2020-05-04T12:00:00Z"}, "role": "leader",
+		"phase": "running", "phase_since": "2020-05-04T12:00:05Z", "stopping": false,
 		"alive": true, "not_alive_because": "", "ready": true, "not_ready_because": "",
 		"version_index": 1, "version": "v1",
 		"height":            object{"blocks": 160, "read_at": "2020-05-04T12:10:00Z", "age_seconds": 0.4, "rose_at": "2020-05-04T12:10:00Z"},
+		"durable_height":    120,
 		"blocks_per_second": 4.0,
 		"next_upgrade": object{
 			"version_index": 2, "version": "v2", "stop_height": 220, "remaining_blocks": 60, "eta_seconds": 75.5,
-			"eta_at": "2020-05-04T12:11:15Z", "migration": true, "preflight": object{"checked_at": "2020-05-04T12:09:30Z", "problems": []string{}},
+			"eta_at": "2020-05-04T12:11:15Z", "migration": true, "hook": false, "preflight": object{"checked_at": "2020-05-04T12:09:30Z", "problems": []string{}},
 		},
 		"versions": []object{
 			cannedVersion(0, object{"state": "completed", "stop_height": 100, "completed_at": "2020-05-04T11:58:00Z", "proof": "durable height"}),
@@ -39,8 +40,9 @@ func canned(changes object) object {
 			cannedVersion(2, object{"start_height": 221, "migration": "due"}),
 		},
 		"node": object{"version_index": 1, "pid": 17, "started_at": "2020-05-04T12:00:05Z", "starts": 2}, "restarts": 1,
-		"migrations":   []object{{"version_index": 1, "started_at": "2020-05-04T12:00:02Z", "seconds": 1.5, "exit": "exited 0"}},
-		"last_failure": nil, "cannot_be_asked": false,
+		"migrations": []object{{"version_index": 1, "started_at": "2020-05-04T12:00:02Z", "seconds": 1.5, "exit": "exited 0"}},
+		"hold_file":  nil, "hook": nil, "copying": nil, "undo_point": nil, "no_undo_point_because": "", "undo_points_put_back": 0,
+		"last_failure": nil, "cannot_be_asked": false, "state_damaged": false, "leftovers": []object{}, "signals_undelivered": []object{},
 		"checkpoint": object{"file": "/data/checkpoint.json", "updated_at": "2020-05-04T12:00:04Z"},
 	}
 	maps.Copy(status, changes)
@@ -61,6 +63,7 @@ func cannedVersion(i int, changes object) object {
 type site struct {
 	*httptest.Server
 	mu     sync.Mutex
+	first  Report
 	status []byte // nil: it breaks connections
 	asked  int
 	hangs  atomic.Bool // requests get no answer
@@ -70,15 +73,19 @@ func serve(t *testing.T, status object) *site {
 	t.Helper()
 	s := &site{}
 	s.set(status)
+	require.NoError(t, json.Unmarshal(s.status, &s.first))
 	mux := http.NewServeMux()
-	mux.HandleFunc("/{$}", servePage)
-	mux.HandleFunc("/behind/a/proxy/{$}", servePage)
+	mux.HandleFunc("/{$}", s.page)
+	mux.HandleFunc("/behind/a/proxy/{$}", s.page)
 	mux.HandleFunc("/status", s.answer)
 	mux.HandleFunc("/behind/a/proxy/status", s.answer)
 	s.Server = httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s
 }
+
+// page is served as a run serves it, with the first status that it had.
+func (s *site) page(w http.ResponseWriter, _ *http.Request) { servePage(w, s.first) }
 
 func (s *site) answer(w http.ResponseWriter, r *http.Request) {
 	if s.hangs.Load() {
@@ -96,7 +103,7 @@ func (s *site) answer(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(s.status)
 }
 
-// set changes the status; with nil nobody answers any more.
+// set changes the status; with nil, the site stops answering.
 func (s *site) set(status object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +113,7 @@ func (s *site) set(status object) {
 	}
 }
 
-// times says how often the status was asked for.
+// times counts the requests for the status.
 func (s *site) times() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,21 +125,22 @@ func TestPageShowsTheStatusInARealBrowser(t *testing.T) {
 	b := newBrowser(t)
 	b.cdp(t, "Emulation.setTimezoneOverride", object{"timezoneId": "Europe/Berlin"}, nil)
 	for name, test := range map[string]func(t *testing.T, b *browser){
-		"a run near an upgrade":                   showsARun,
-		"each phase has words":                    showsEachPhase,
-		"all that can be wrong":                   showsWhatIsWrong,
-		"what is not known":                       showsWhatIsNotKnown,
-		"the end of the last version":             showsTheEnd,
-		"a migration that runs":                   showsAMigration,
-		"forty versions":                          showsALongPlan,
-		"hostile names stay text":                 keepsNamesText,
-		"it refreshes itself":                     refreshesItself,
-		"an entrypoint that is gone":              showsThatNobodyAnswers,
-		"a hidden page asks less often":           asksLessOftenWhenHidden,
-		"without scripts it points to the status": worksWithoutScripts,
-		"behind a path of a proxy":                worksBehindAPath,
-		"the policy lets nothing else run":        letsNothingElseRun,
-		"what a run says":                         showsWhatARunSays,
+		"a run near an upgrade":               showsARun,
+		"each phase has words":                showsEachPhase,
+		"all that can be wrong":               showsWhatIsWrong,
+		"what is not known":                   showsWhatIsNotKnown,
+		"the end of the last version":         showsTheEnd,
+		"a migration that runs":               showsAMigration,
+		"what comes before an upgrade":        showsWhatComesBeforeAnUpgrade,
+		"forty versions":                      showsALongPlan,
+		"hostile names stay text":             keepsNamesText,
+		"it refreshes itself":                 refreshesItself,
+		"an entrypoint that is gone":          showsThatNobodyAnswers,
+		"a hidden page asks less often":       asksLessOftenWhenHidden,
+		"without scripts it shows the status": worksWithoutScripts,
+		"behind a path of a proxy":            worksBehindAPath,
+		"the policy lets nothing else run":    letsNothingElseRun,
+		"what a run says":                     showsWhatARunSays,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -171,21 +179,21 @@ func showsARun(t *testing.T, b *browser) {
 		b.screenshot(t, "page-wide", 1100)
 		b.screenshot(t, "page-narrow", 360)
 		require.Equal(t, "Running v1", b.text(t, "phase"))
-		require.Equal(t, "for 9 min 55 s, since 4 May 2020, 14:00:05", b.text(t, "since"))
+		require.Equal(t, "for 9 min 55 s, since 4 May 2020, 12:00:05 UTC", b.text(t, "since"))
 		require.Equal(t, []string{
-			"completed: ✓ v0 completed heights 0 to 100 completed 4 May 2020, 13:58:00, proof: durable height",
+			"completed: ✓ v0 completed heights 0 to 100 completed 4 May 2020, 11:58:00 UTC, proof: durable height",
 			"migration completed: ✓ Migration completed in 1.5 s",
 			"current: ▶ v1 current heights 101 to 220",
 			"migration due: ◆ Migration due",
 			"upcoming: v2 upcoming from height 221",
 		}, rows(t, b, "versions"))
 		for id, want := range map[string]string{
-			"height": "160 read 0.4 s ago", "rate": "4.00", "remaining": "60", "when": "Upgrade in about 1 min 15 s at 4 May 2020, 14:11:15 CEST",
+			"height": "160 read 0.4 s ago", "rate": "4.00", "remaining": "60", "when": "Upgrade in about 1 min 15 s at 4 May 2020, 12:11:15 UTC",
 			"next": "Next: v2, with a migration", "percent": "50 %", "from": "from height 101", "to": "after height 220",
 			"alive": "✓ yes", "ready": "✓ yes", "node": "pid 17, up for 9 min 55 s, start 2", "restarts": "1",
-			"checkpoint": "/data/checkpoint.json, written 9 min 56 s ago", "preflight": "Preflight of v2 ✓ no problems, checked 30 s ago",
-			"runs": "To v1: exited 0 after 1.5 s started 4 May 2020, 14:00:02", "program": "entrypoint v1.2.3, pid 1, up for 10 min 0 s",
-			"stopping": "", "unasked": "", "failure": "", "gone": "", "earlier": "",
+			"checkpoint": "/data/checkpoint.json, written 9 min 56 s ago", "preflight": "Preflight of v2 ✓ no problems found, checked 30 s ago",
+			"runs": "To v1: exited 0 after 1.5 s started 4 May 2020, 12:00:02 UTC", "program": "entrypoint v1.2.3, pid 1, up for 10 min 0 s",
+			"who": "node-7 · leader", "stopping": "", "hold": "", "put-back": "", "undo": "none", "unasked": "", "failure": "", "gone": "", "earlier": "",
 		} {
 			require.Equal(t, want, b.text(t, id), id)
 		}
@@ -195,7 +203,7 @@ func showsARun(t *testing.T, b *browser) {
 		b.eval(t, `document.getElementById("progress").getAttribute("aria-valuetext")`, &text)
 		b.eval(t, `document.getElementById("progress").value`, &value)
 		b.eval(t, `document.querySelector("[aria-current=step] b").innerText`, &current)
-		require.Equal(t, "v1 running 160", title)
+		require.Equal(t, "node-7 · leader · v1 running 160", title)
 		require.Equal(t, "50 %, 60 blocks left", text)
 		require.Equal(t, 50.0, value)
 		require.Equal(t, "v1", current)
@@ -238,10 +246,11 @@ func requiresContrast(t *testing.T, b *browser) {
 func showsEachPhase(t *testing.T, b *browser) {
 	shown(t, b, canned(nil), func(s *site) {
 		for phase, want := range map[string]string{
-			"preparing": "Preparing v1: nothing is started yet", "migrating": "Migrating the state to v1",
-			"starting": "Starting v1: no height reported yet", "asking": "Asking v1: its node is asked for the height of its state",
+			"preparing": "Preparing v1: nothing has been started yet", "migrating": "Migrating the state to v1",
+			"starting": "Starting v1: no height reported yet", "asking": "Asking the node of v1 for its durable height",
 			"handing_over": "Handing over at v1: between two processes",
-			"finished":     "Finished: v1 has reached its stop height", "failed": "Failed at v1", "some_new_one": "some new one v1", "running": "Running v1",
+			"held":         "Held at v1: nothing is started", "copying": "Making an undo point of v1", "hook": "Running the hook before the upgrade of v1",
+			"finished": "Finished: v1 has reached its stop height", "failed": "Failed at v1", "some_new_one": "some new one v1", "running": "Running v1",
 		} {
 			s.set(canned(object{"phase": phase, "node": nil}))
 			b.eval(t, "void refresh()", nil) // its own timer would take ten seconds for all
@@ -256,16 +265,26 @@ func showsWhatIsWrong(t *testing.T, b *browser) {
 	status := canned(object{
 		"stopping": true, "cannot_be_asked": true, "alive": false, "not_alive_because": "no new height for 5m0s, since height 160",
 		"ready": false, "not_ready_because": "the node does not answer", "next_upgrade": next,
-		"last_failure": object{"at": "2020-05-04T12:08:00Z", "text": "the node exited with 101\nit is started again"},
+		"last_failure":  object{"at": "2020-05-04T12:08:00Z", "text": "the node exited 101\nit is started again"},
+		"state_damaged": true, "leftovers": []object{{"pid": 77, "command": "worker", "since": "2020-05-04T12:09:00Z"}},
+		"signals_undelivered": []object{{"signal": "SIGTERM", "count": 2}},
+		"hold_file":           "/data/hold", "undo_points_put_back": 1, "no_undo_point_because": "the file system has no reflinks",
 	})
 	shown(t, b, status, func(s *site) {
 		b.screenshot(t, "page-problems", 1100)
 		for id, want := range map[string]string{
 			"alive": "✗ no: no new height for 5m0s, since height 160", "ready": "✗ no: the node does not answer",
 			"preflight": "Preflight of v2 ✗ 2 problems, checked 30 s ago – v2: /opt/v2/rollup is missing; add it – v2: no port; set one",
-			"failure":   "! Last failure, 2 min 0 s ago, 4 May 2020, 14:08:00 the node exited with 101 it is started again",
-			"unasked":   "! Node cannot be asked At its stop height a person has to say that the version is complete.",
-			"stopping":  "! Stopping A stop was requested. The entrypoint ends when what runs has ended.",
+			"failure":   "! Last failure, 2 min 0 s ago, 4 May 2020, 12:08:00 UTC the node exited 101 it is started again",
+			"unasked":   "! Node cannot be asked It does not report its durable height. At the stop height, an operator must declare the version complete.",
+			"stopping":  "! Stopping A stop was requested. The entrypoint ends as soon as its processes have ended.",
+			"damaged": "✗ The state is damaged The node reports it. A killed node can leave such a state, and a restart does not help. " +
+				"Restore a snapshot of the whole directory, or run entrypoint reset and resync.",
+			"leftovers":   "! Waiting for leftover processes pid 77 (worker), for 1 min 0 s",
+			"undelivered": "! Signals could not be delivered SIGTERM: 2",
+			"hold":        "! Hold Nothing follows until entrypoint resume removes /data/hold",
+			"put-back":    "✗ An undo point was put back An upgrade failed. The state from before it is in place again, at its stop height.",
+			"undo":        "✗ none: the file system has no reflinks",
 		} {
 			require.Equal(t, want, b.text(t, id), id)
 		}
@@ -286,13 +305,13 @@ func showsWhatIsNotKnown(t *testing.T, b *browser) {
 	next := canned(nil)["next_upgrade"].(object)
 	maps.Copy(next, object{"remaining_blocks": nil, "eta_seconds": nil, "eta_at": nil, "preflight": nil})
 	status := canned(object{
-		"phase": "starting", "height": nil, "blocks_per_second": nil, "next_upgrade": next, "node": nil, "checkpoint": nil, "migrations": []object{},
+		"phase": "starting", "height": nil, "durable_height": nil, "blocks_per_second": nil, "next_upgrade": next, "node": nil, "checkpoint": nil, "migrations": []object{},
 	})
 	shown(t, b, status, func(s *site) {
 		b.screenshot(t, "page-not-known", 700)
 		for id, want := range map[string]string{
 			"height": "not known", "rate": "not known", "remaining": "not known", "eta": "not known", "percent": "progress not known",
-			"preflight": "Preflight of v2 not checked yet", "node": "none runs", "checkpoint": "none", "migrations": "",
+			"preflight": "Preflight of v2 not checked yet", "node": "not running", "checkpoint": "none", "migrations": "",
 		} {
 			require.Equal(t, want, b.text(t, id), id)
 		}
@@ -309,16 +328,49 @@ func showsTheEnd(t *testing.T, b *browser) {
 	next := canned(nil)["next_upgrade"].(object)
 	maps.Copy(next, object{"version_index": nil, "version": "", "migration": false, "preflight": nil, "remaining_blocks": 1})
 	shown(t, b, canned(object{"next_upgrade": next}), func(*site) {
-		require.Equal(t, "Next: the end", b.text(t, "next"))
+		require.Equal(t, "Next: the end of the plan", b.text(t, "next"))
 		require.Contains(t, b.text(t, "when"), "End in about 1 min 15 s")
 		require.Equal(t, "99.1 %", b.text(t, "percent"))
 		require.Empty(t, b.text(t, "preflight"))
 	})
 }
 
+func showsWhatComesBeforeAnUpgrade(t *testing.T, b *browser) {
+	next := canned(nil)["next_upgrade"].(object)
+	next["hook"] = true
+	held := canned(object{"phase": "held", "node": nil, "hold_file": "/data/hold", "next_upgrade": next, "height": nil, "durable_height": 220})
+	shown(t, b, held, func(s *site) {
+		b.screenshot(t, "page-held", 700)
+		require.Equal(t, "! Hold Nothing follows until entrypoint resume removes /data/hold", b.text(t, "hold"))
+		require.Equal(t, "Next: v2, with a hook and a migration", b.text(t, "next"))
+		require.Equal(t, "220 or more: durable, when asked", b.text(t, "height"))
+		held["versions"].([]object)[1]["completed_at"] = "2020-05-04T12:09:00Z"
+		s.set(held)
+		b.awaitText(t, "height", "durable, confirmed")
+		next["migration"] = false
+		s.set(canned(object{
+			"phase": "copying", "node": nil, "next_upgrade": next,
+			"copying": object{"method": "copy", "done_bytes": 1_500_000_000, "total_bytes": 2_000_000_000_000, "begun_at": "2020-05-04T12:09:30Z", "eta_seconds": 12.3},
+		}))
+		b.awaitText(t, "undo", "being made: 1.5 GB of 2.0 TB, about 12 s left")
+		require.Equal(t, "Next: v2, with a hook", b.text(t, "next"))
+		require.Empty(t, b.text(t, "hold"))
+		undo := object{
+			"directory": "/data/state.before-v2", "version_index": 1, "version": "v1", "for_version_index": 2, "for_version": "v2",
+			"height": 220, "method": "reflink", "bytes": 3_300_000, "created_at": "2020-05-04T12:09:00Z",
+		}
+		s.set(canned(object{
+			"phase": "hook", "node": nil, "undo_point": undo, "hook": object{"version_index": 2, "version": "v2", "pid": 9, "started_at": "2020-05-04T12:09:30Z"},
+		}))
+		b.awaitText(t, "undo", "v1 at height 220, 3.3 MB (reflink), made 1 min 0 s ago: /data/state.before-v2")
+		require.Equal(t, "hook, pid 9, for 30 s", b.text(t, "node"))
+		requiresContrast(t, b)
+	})
+}
+
 func showsAMigration(t *testing.T, b *browser) {
 	status := canned(object{
-		"phase": "migrating", "height": nil, "blocks_per_second": nil, "node": nil, "ready": false, "not_ready_because": "a migration runs",
+		"phase": "migrating", "height": nil, "blocks_per_second": nil, "node": nil, "ready": false, "not_ready_because": "a migration is running",
 		"migrations": []object{{"version_index": 1, "started_at": "2020-05-04T12:00:02Z", "seconds": 61.0, "exit": ""}},
 	})
 	maps.Copy(status["next_upgrade"].(object), object{"remaining_blocks": nil, "eta_seconds": nil, "eta_at": nil})
@@ -350,7 +402,7 @@ func showsALongPlan(t *testing.T, b *browser) {
 	shown(t, b, status, func(*site) {
 		b.screenshot(t, "page-long-plan", 1100)
 		require.Equal(t, "25 %", b.text(t, "percent"))
-		require.Equal(t, "Upgrade in about 2 days 4 h at 6 May 2020, 18:14:59 CEST", b.text(t, "when"))
+		require.Equal(t, "Upgrade in about 2 days 4 h at 6 May 2020, 16:14:59 UTC", b.text(t, "when"))
 		require.Equal(t, "33 earlier versions", b.text(t, "earlier"))
 		require.Len(t, rows(t, b, "earlier-versions"), 66)
 		late := rows(t, b, "versions")
@@ -380,8 +432,9 @@ func keepsNamesText(t *testing.T, b *browser) {
 	status := canned(object{
 		"version": hostile, "not_ready_because": hostile, "ready": false, "not_alive_because": hostile, "alive": false, "next_upgrade": next,
 		"last_failure": object{"at": "2020-05-04T12:08:00Z", "text": hostile}, "checkpoint": object{"file": hostile, "updated_at": nil},
-		"entrypoint": object{"version": hostile, "pid": 1, "started_at": "2020-05-04T12:00:00Z"},
+		"entrypoint": object{"version": hostile, "host": hostile, "pid": 1, "started_at": "2020-05-04T12:00:00Z"}, "role": hostile,
 		"migrations": []object{{"version_index": 1, "started_at": "2020-05-04T12:00:02Z", "seconds": 1.5, "exit": hostile}},
+		"leftovers":  []object{{"pid": 77, "command": hostile, "since": "2020-05-04T12:09:00Z"}},
 	})
 	for _, v := range status["versions"].([]object) {
 		maps.Copy(v, object{"version": hostile, "proof": hostile, "completed_at": "2020-05-04T12:00:02Z"})
@@ -389,7 +442,7 @@ func keepsNamesText(t *testing.T, b *browser) {
 	shown(t, b, status, func(s *site) {
 		b.screenshot(t, "page-hostile", 500)
 		for _, id := range []string{
-			"phase", "next", "versions", "alive", "ready", "failure", "preflight-title", "problems", "checkpoint", "runs", "program",
+			"who", "phase", "next", "versions", "alive", "ready", "failure", "preflight-title", "problems", "checkpoint", "runs", "program", "left-behind",
 		} {
 			var text string
 			b.eval(t, fmt.Sprintf("document.getElementById(%q).textContent", id), &text)
@@ -424,38 +477,39 @@ func showsThatNobodyAnswers(t *testing.T, b *browser) {
 	s.set(nil)
 	b.awaitText(t, "gone", "The entrypoint has not answered since")
 	b.screenshot(t, "page-gone", 1100)
-	require.Regexp(t, `^✗ No answer The entrypoint has not answered since (\d+ \w+ \d+, )?\d\d:\d\d:\d\d \(Failed to fetch\)\. What is shown`, b.text(t, "gone"))
+	require.Regexp(t, `^✗ No answer The entrypoint has not answered since (\d+ \w+ \d+, )?\d\d:\d\d:\d\d UTC \(Failed to fetch\)\. This page shows its last answer`, b.text(t, "gone"))
 	role, _ := b.accessible(t, "#gone")
 	require.Equal(t, "alert", role)
 	var grey, title string
 	b.eval(t, `getComputedStyle(document.querySelector("main")).filter`, &grey)
 	require.Equal(t, "grayscale(1)", grey)
 	b.eval(t, "document.title", &title)
-	require.Equal(t, "no answer", title)
+	require.Equal(t, "node-7 · leader · no answer", title)
 	require.Contains(t, b.text(t, "height"), "160", "what was known is gone")
 	s.set(canned(object{"phase": "finished"}))
 	b.awaitText(t, "phase", "Finished")
 	b.await(t, `document.getElementById("gone").hidden && !document.body.classList.contains("gone")`)
 
-	// Nor does it wait for ever. Its patience is six seconds; here it is less.
+	// Nor does it wait forever. It gives up after six seconds, here sooner.
 	b.eval(t, `(() => { const real = setTimeout; window.setTimeout = (f, ms) => real(f, ms === 6000 ? 50 : ms) })()`, nil)
 	s.hangs.Store(true)
 	b.awaitText(t, "gone", "(no answer in 6 s)")
 	s.hangs.Store(false)
 
-	// A page that never had an answer shows nothing else.
+	// A page that never had an answer shows what the server knew.
 	s.set(nil)
 	b.open(t, s.URL+"/")
 	b.awaitText(t, "gone", "has not answered since")
 	var hidden bool
 	b.eval(t, `document.querySelector("main").hidden`, &hidden)
 	require.True(t, hidden)
+	require.Equal(t, "v1 (version 1): running", b.text(t, "phase"))
 	requiresNobodyElse(t, b, s.URL)
 }
 
 func asksLessOftenWhenHidden(t *testing.T, b *browser) {
 	shown(t, b, canned(nil), func(s *site) {
-		// The page's own timer, told in an attribute, because a change of that is an event.
+		// The page's own timer, copied to an attribute, because a change of that is an event.
 		b.eval(t, `(() => { const real = setTimeout; window.setTimeout = (f, ms) => { if (f === refresh) document.body.dataset.pause = ms; return real(f, ms) } })()`, nil)
 		b.await(t, `document.body.dataset.pause === "1000"`)
 		b.eval(t, `Object.defineProperty(document, "hidden", {value: true, configurable: true})`, nil)
@@ -475,7 +529,17 @@ func worksWithoutScripts(t *testing.T, b *browser) {
 	b.screenshot(t, "page-without-scripts", 700)
 	var text string
 	b.eval(t, `document.querySelector("noscript").innerText`, &text)
-	require.Equal(t, "Without scripts this page shows nothing: the same is in status (JSON) and metrics.", text)
+	require.Contains(t, text, "Reload it to see the newest state. status has the same as JSON.")
+	require.Contains(t, text, "node-7 · leader · v1 (version 1): running for ")
+	require.Contains(t, strings.Join(strings.Fields(text), " "), "v2, with a migration, after height 220: 60 blocks left, in about 1 min 15 s")
+	require.Regexp(t, `>  v1 +current +101 to 220 +completed`, text)
+	require.Equal(t, "node-7 · leader", b.text(t, "who"))
+	require.Equal(t, "v1 (version 1): running", b.text(t, "phase"))
+	require.Regexp(t, `^as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$`, b.text(t, "since"))
+	var title string
+	b.eval(t, "document.title", &title)
+	require.Equal(t, "node-7 · leader · v1 (version 1): running", title)
+	requiresContrast(t, b)
 	require.Zero(t, s.times())
 }
 
@@ -510,7 +574,7 @@ func showsWhatARunSays(t *testing.T, b *browser) {
 	state := running()
 	state.Phase, state.Process.Asked, state.Stopping = sequencer.PhaseAsking, true, true
 	s.Observe(state)
-	b.awaitText(t, "phase", "Asking v1: its node is asked for the height of its state")
+	b.awaitText(t, "phase", "Asking the node of v1 for its durable height")
 	require.Contains(t, b.text(t, "stopping"), "A stop was requested")
 	require.Equal(t, "✗ no: a stop was requested", b.text(t, "ready"))
 	require.Empty(t, b.log(t, "browser"), "the page complained")
@@ -539,7 +603,7 @@ func letsNothingElseRun(t *testing.T, b *browser) {
 
 func TestPageIsServedWithAPolicyThatAllowsOnlyItself(t *testing.T) {
 	recorder := httptest.NewRecorder()
-	servePage(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
+	newStatus(running(), sovereign.Readiness{Leads: true}).Handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
 	require.Equal(t, http.StatusOK, recorder.Code)
 	require.Equal(t, "text/html; charset=utf-8", recorder.Header().Get("Content-Type"))
 	require.Equal(t, "no-store", recorder.Header().Get("Cache-Control"))
@@ -550,8 +614,25 @@ func TestPageIsServedWithAPolicyThatAllowsOnlyItself(t *testing.T) {
 		`base-uri 'none'; form-action 'none'; frame-ancestors 'none'$`, policy)
 }
 
+// What the page shows before scripts run, or without them, is text, whatever the names are.
+func TestPageHasTheStateInItsMarkupEscaped(t *testing.T) {
+	state := running()
+	state.Failure.What = `</pre><script>alert(1)</script>`
+	s := newStatus(state, sovereign.Readiness{Synced: true})
+	s.host, s.Plan.Versions[1].Name = `"a<b>&`, "{{text}}\u202e<i>"
+	recorder := httptest.NewRecorder()
+	s.Handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
+	body := recorder.Body.String()
+	headline := "\"a&lt;b&gt;&amp; · replica · {{text}}\\u202e&lt;i&gt; (version 1): running"
+	require.Contains(t, body, "<title>"+headline+"</title>")
+	require.Contains(t, body, `<pre class="card">`+headline+" for 1 h 0 min\nalive     yes\nready     yes\n")
+	require.Contains(t, body, ": &lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;")
+	require.Equal(t, 1, strings.Count(body, "<script"))
+	require.NotContains(t, body, "<i>")
+}
+
 func TestPageIsSmallAndSetsNoMarkup(t *testing.T) {
-	require.Less(t, len(page), 16_000, "bytes")
+	require.Less(t, len(page), 19_000, "bytes")
 	for _, setter := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("} {
 		require.NotContains(t, page, setter)
 	}

@@ -2,44 +2,63 @@ package status
 
 import (
 	"context"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
+	"rollup-entrypoint/internal/plain"
 	"rollup-entrypoint/sequencer"
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-// Report is the answer of /status. Its keys are stable: new ones may come, none goes. What is not known is null. Heights
-// are in blocks, durations in seconds.
+// Report is the answer of /status. Its keys are stable: keys may be added, and none is removed. What is not known is
+// null. Heights are in blocks, durations in seconds. Role is that of the node, "leader" or "replica".
 type Report struct {
-	Entrypoint      Program          `json:"entrypoint"`
-	Phase           sequencer.Phase  `json:"phase"`
-	PhaseSince      time.Time        `json:"phase_since"`
-	Stopping        bool             `json:"stopping"`
-	Alive           bool             `json:"alive"`
-	NotAliveBecause string           `json:"not_alive_because"`
-	Ready           bool             `json:"ready"`
-	NotReadyBecause string           `json:"not_ready_because"`
-	VersionIndex    int              `json:"version_index"`
-	Version         string           `json:"version"`
-	BinarySHA256    *string          `json:"binary_sha256"`
-	Height          *Height          `json:"height"`
-	BlocksPerSecond *float64         `json:"blocks_per_second"`
-	NextUpgrade     *Upgrade         `json:"next_upgrade"`
-	Versions        []Version        `json:"versions"`
-	Node            *Node            `json:"node"`
-	Restarts        uint64           `json:"restarts"`
-	Migrations      []Migration      `json:"migrations"`
-	LastFailure     *Problem         `json:"last_failure"`
-	CannotBeAsked   bool             `json:"cannot_be_asked"`
-	Stamp           *Stamp           `json:"stamp"`
-	Checkpoint      *CheckpointState `json:"checkpoint"`
+	Entrypoint      Program         `json:"entrypoint"`
+	Phase           sequencer.Phase `json:"phase"`
+	PhaseSince      time.Time       `json:"phase_since"`
+	Stopping        bool            `json:"stopping"`
+	Alive           bool            `json:"alive"`
+	NotAliveBecause string          `json:"not_alive_because"`
+	Ready           bool            `json:"ready"`
+	NotReadyBecause string          `json:"not_ready_because"`
+	Role            *string         `json:"role"`
+	VersionIndex    int             `json:"version_index"`
+	Version         string          `json:"version"`
+	BinarySHA256    *string         `json:"binary_sha256"`
+	Height          *Height         `json:"height"`
+	// DurableHeight is the durable height that a node gave last: while a node runs the state is higher.
+	DurableHeight   *uint64     `json:"durable_height"`
+	BlocksPerSecond *float64    `json:"blocks_per_second"`
+	NextUpgrade     *Upgrade    `json:"next_upgrade"`
+	Versions        []Version   `json:"versions"`
+	Node            *Node       `json:"node"`
+	Restarts        uint64      `json:"restarts"`
+	Migrations      []Migration `json:"migrations"`
+	LastFailure     *Problem    `json:"last_failure"`
+	CannotBeAsked   bool        `json:"cannot_be_asked"`
+	StateDamaged    bool        `json:"state_damaged"`
+	HoldFile        *string     `json:"hold_file"`
+	Hook            *Hook       `json:"hook"`
+	Copying         *Copying    `json:"copying"`
+	UndoPoint       *UndoPoint  `json:"undo_point"`
+	// NoUndoPointBecause is why the last upgrade has no undo point; empty if it has one, or there was no upgrade yet.
+	NoUndoPointBecause string           `json:"no_undo_point_because"`
+	PutBack            uint64           `json:"undo_points_put_back"`
+	Leftovers          []Leftover       `json:"leftovers"`
+	Undelivered        []Undelivered    `json:"signals_undelivered"`
+	Stamp              *Stamp           `json:"stamp"`
+	Instance           *string          `json:"instance"`
+	Checkpoint         *CheckpointState `json:"checkpoint"`
+	PreviousRun        *PreviousRun     `json:"previous_run"`
 }
 
 // Program is this program.
 type Program struct {
 	Version   string    `json:"version"`
+	Host      string    `json:"host"`
 	Pid       int       `json:"pid"`
 	StartedAt time.Time `json:"started_at"`
 }
@@ -52,8 +71,7 @@ type Height struct {
 	RoseAt     time.Time `json:"rose_at"`
 }
 
-// Upgrade is what comes at the stop height of the version that runs. VersionIndex is null at the last version, which ends
-// there.
+// Upgrade is what comes after the stop height of the running version. VersionIndex is null if that is the last version.
 type Upgrade struct {
 	VersionIndex    *int       `json:"version_index"`
 	Version         string     `json:"version"`
@@ -62,17 +80,18 @@ type Upgrade struct {
 	ETASeconds      *float64   `json:"eta_seconds"`
 	ETAAt           *time.Time `json:"eta_at"`
 	Migration       bool       `json:"migration"`
+	Hook            bool       `json:"hook"`
 	Preflight       *Preflight `json:"preflight"`
 }
 
-// Preflight is what the last preflight of a version found; no problems are an empty list.
+// Preflight is what the last preflight of a version found. Problems is empty if it found none.
 type Preflight struct {
 	CheckedAt time.Time `json:"checked_at"`
 	Problems  []string  `json:"problems"`
 }
 
-// Version is one version of the plan. BinarySHA256 is that of the record, and not of the file that is there now; State is
-// "completed", "current" or "upcoming"; Migration is "none", "due", "running", "begun" (and its end is not recorded) or
+// Version is one version of the plan. BinarySHA256 comes from the record, not from the file that is there now. State is
+// "completed", "current" or "upcoming". Migration is "none", "due", "running", "begun" (its end is not recorded) or
 // "completed".
 type Version struct {
 	VersionIndex         int              `json:"version_index"`
@@ -90,13 +109,28 @@ type Version struct {
 	Proof                checkpoint.Proof `json:"proof"`
 }
 
-// Node is the node process. Asked: it was started to give the height of its state, and not to run.
+// Node is the node process. Asked: it was started only to report its durable height. OpenFiles is how many files it may
+// have open.
 type Node struct {
 	VersionIndex int       `json:"version_index"`
 	Pid          int       `json:"pid"`
 	StartedAt    time.Time `json:"started_at"`
 	Starts       uint64    `json:"starts"`
 	Asked        bool      `json:"asked"`
+	OpenFiles    *uint64   `json:"open_files"`
+}
+
+// Leftover is a process that an earlier node, migration or entrypoint left behind. Nothing starts until it has ended.
+type Leftover struct {
+	Pid     int       `json:"pid"`
+	Command string    `json:"command"`
+	Since   time.Time `json:"since"`
+}
+
+// Undelivered is how often the kernel refused to deliver a signal.
+type Undelivered struct {
+	Signal string `json:"signal"`
+	Count  uint64 `json:"count"`
 }
 
 // Migration is one run of a migration. Exit is empty while it runs.
@@ -107,48 +141,67 @@ type Migration struct {
 	Exit         string    `json:"exit"`
 }
 
-// Problem is something that went wrong. Cause is for programs, and empty where the exit code says it all.
+// Problem is something that went wrong. Cause is for programs. It is empty if the exit code says everything.
 type Problem struct {
 	At    time.Time       `json:"at"`
 	Text  string          `json:"text"`
 	Cause sequencer.Cause `json:"cause"`
 }
 
-// Stamp says which version's format the state has, as the file beside it does.
+// Stamp says which version's format the state has. It repeats the stamp in the storage directory.
 type Stamp struct {
 	VersionIndex int                  `json:"version_index"`
 	Version      string               `json:"version"`
 	StartHeight  uint64               `json:"start_height"`
 	StopHeight   *uint64              `json:"stop_height"`
 	Migration    checkpoint.Migration `json:"migration"`
+	Hook         bool                 `json:"hook"`
+	UndoPoint    *string              `json:"undo_point"`
+	Entered      bool                 `json:"entered"`
 	Complete     bool                 `json:"complete"`
 	UpdatedAt    *time.Time           `json:"updated_at"`
 }
 
-// CheckpointState is where the record is kept.
+// CheckpointState says where the record is kept.
 type CheckpointState struct {
 	File      string     `json:"file"`
 	UpdatedAt *time.Time `json:"updated_at"`
 }
 
-// Report makes the report of this moment. It asks the node whether it is ready.
+// PreviousRun is the run before. EndedAt and ExitCode are null if it ended without a word, as when it was killed. Text is
+// why it failed, or what is known of such an end, at most 1000 bytes; empty for exit code 0.
+type PreviousRun struct {
+	BeganAt  time.Time       `json:"began_at"`
+	EndedAt  *time.Time      `json:"ended_at"`
+	ExitCode *int            `json:"exit_code"`
+	Cause    sequencer.Cause `json:"cause"`
+	Text     string          `json:"text"`
+}
+
+// previousTextLimit is the length of a PreviousRun's text, in bytes.
+const previousTextLimit = 1000
+
+// Report describes the run as it is now. It asks the node whether it is ready.
 func (s *Status) Report(ctx context.Context) Report {
 	state, now := s.state.Load(), time.Now()
 	i := state.Record.VersionIndex
 	r := Report{
-		Entrypoint: Program{s.Version, os.Getpid(), s.started.UTC()},
+		Entrypoint: Program{s.Version, s.host, os.Getpid(), s.started.UTC()},
 		Phase:      state.Phase, PhaseSince: state.Since.UTC(), Stopping: state.Stopping,
-		VersionIndex: i, Version: s.Plan.Versions[i].Name, BinarySHA256: digest(state.Record.BinarySHA256),
-		NextUpgrade: s.upgrade(state, now), Node: node(state), Restarts: restarts(state), Migrations: migrations(state, now),
-		CannotBeAsked: state.CannotBeAsked, Stamp: stamp(state), Checkpoint: s.checkpoint(state),
+		VersionIndex: i, Version: s.Plan.Versions[i].Name, BinarySHA256: orNull(state.Record.BinarySHA256),
+		DurableHeight: state.Record.Height, BlocksPerSecond: orNull(state.Rate),
+		NextUpgrade: s.upgrade(state, now), Node: s.node(state), Restarts: restarts(state), Migrations: migrations(state, now),
+		CannotBeAsked: state.CannotBeAsked, StateDamaged: state.DamageReported, HoldFile: orNull(state.HoldFile), Hook: s.hook(state), Copying: copying(state, now), UndoPoint: undoPoint(state), NoUndoPointBecause: state.NoUndoPoint, PutBack: state.PutBack,
+		Leftovers: leftovers(state), Undelivered: undelivered(state),
+		Stamp: stamp(state), Instance: orNull(s.instance()), Checkpoint: s.checkpoint(state),
+		PreviousRun: previousRun(s.before.Load()),
 	}
-	r.Alive, r.NotAliveBecause = s.alive(state, now)
-	r.Ready, r.NotReadyBecause = s.ready(ctx, state, roleAny)
+	r.NotAliveBecause = s.notAlive(state, now)
+	role, why := s.ready(ctx, state, roleAny)
+	r.NotReadyBecause, r.Role = why, orNull(role)
+	r.Alive, r.Ready = r.NotAliveBecause == "", r.NotReadyBecause == ""
 	if h := state.Height; h != nil {
 		r.Height = &Height{h.Height, h.At.UTC(), now.Sub(h.At).Seconds(), state.RoseAt.UTC()}
-	}
-	if state.Rate > 0 {
-		r.BlocksPerSecond = &state.Rate
 	}
 	if f := state.Failure; f != nil {
 		r.LastFailure = &Problem{state.FailedAt.UTC(), f.Error(), f.Cause}
@@ -177,7 +230,8 @@ func (s *Status) upgrade(state *sequencer.State, now time.Time) *Upgrade {
 		return u
 	}
 	next := i + 1
-	u.VersionIndex, u.Version, u.Migration = &next, s.Plan.Versions[next].Name, s.Plan.Versions[next].Migration != ""
+	v := s.Plan.Versions[next]
+	u.VersionIndex, u.Version, u.Migration, u.Hook = &next, v.Name, v.Migration != "", len(v.Before) > 0
 	if p, done := state.Preflight[next]; done {
 		u.Preflight = &Preflight{CheckedAt: p.At.UTC(), Problems: []string{}}
 		for _, f := range upgradeFindings(state) {
@@ -194,11 +248,11 @@ func upgradeFindings(state *sequencer.State) []sequencer.Finding {
 
 func (s *Status) version(state *sequencer.State, j int) Version {
 	v, record := s.Plan.Versions[j], &state.Record
-	out := Version{VersionIndex: j, Version: v.Name, StartHeight: v.Start, Binary: v.Binary, State: "upcoming", Migration: "none"}
-	if v.Stop > 0 {
-		out.StopHeight = &v.Stop
-	}
 	entry, known := record.Entry(j)
+	out := Version{
+		VersionIndex: j, Version: v.Name, State: "upcoming", StartHeight: v.Start, StopHeight: orNull(v.Stop), Binary: v.Binary,
+		BinarySHA256: orNull(entry.BinarySHA256), Migration: "none", CompletedAt: instant(entry.CompletedAt), Proof: entry.Proof,
+	}
 	switch {
 	case j < record.VersionIndex, known && !entry.CompletedAt.IsZero():
 		out.State = "completed"
@@ -211,31 +265,25 @@ func (s *Status) version(state *sequencer.State, j int) Version {
 	if m := entry.Migration; m != nil {
 		out.MigrationBegunAt, out.MigrationCompletedAt, out.MigrationRuns = instant(m.BegunAt), instant(m.CompletedAt), m.Runs
 	}
-	out.CompletedAt, out.Proof, out.BinarySHA256 = instant(entry.CompletedAt), entry.Proof, digest(entry.BinarySHA256)
 	if j == record.VersionIndex {
-		out.BinarySHA256 = digest(record.BinarySHA256)
+		out.BinarySHA256 = orNull(record.BinarySHA256)
 	}
 	return out
 }
 
-// instant is nil for none.
-func instant(t time.Time) *time.Time {
-	if t.IsZero() {
+// instant is nil for the zero time.
+func instant(t time.Time) *time.Time { return orNull(t.UTC()) }
+
+// orNull is nil for the zero value.
+func orNull[T comparable](value T) *T {
+	var none T
+	if value == none {
 		return nil
 	}
-	utc := t.UTC()
-	return &utc
+	return &value
 }
 
-// digest is nil for none.
-func digest(text string) *string {
-	if text == "" {
-		return nil
-	}
-	return &text
-}
-
-// migrationOf says where the migration of version j is, which has one.
+// migrationOf gives the state of the migration of version j, which has one.
 func migrationOf(state *sequencer.State, j int) string {
 	record := &state.Record
 	switch {
@@ -249,15 +297,31 @@ func migrationOf(state *sequencer.State, j int) string {
 	return "due"
 }
 
-func node(state *sequencer.State) *Node {
+func (s *Status) node(state *sequencer.State) *Node {
 	p := state.Process
-	if p.Pid == 0 || p.Migration {
+	if p.Pid == 0 || p.Migration || p.Hook {
 		return nil
 	}
-	return &Node{p.Version, p.Pid, p.StartedAt.UTC(), state.Starts[p.Version], p.Asked}
+	return &Node{p.Version, p.Pid, p.StartedAt.UTC(), state.Starts[p.Version], p.Asked, orNull(s.OpenFiles(p.Pid))}
 }
 
-// restarts is how often a node was started again in this run, whatever for.
+func leftovers(state *sequencer.State) []Leftover {
+	all := []Leftover{}
+	for _, l := range state.Left {
+		all = append(all, Leftover{l.Pid, l.Command, l.Since.UTC()})
+	}
+	return all
+}
+
+func undelivered(state *sequencer.State) []Undelivered {
+	all := []Undelivered{}
+	for _, sig := range slices.Sorted(maps.Keys(state.Undelivered)) {
+		all = append(all, Undelivered{signalLabel(sig), state.Undelivered[sig]})
+	}
+	return all
+}
+
+// restarts is how often a node was started again in this run, for any reason.
 func restarts(state *sequencer.State) uint64 {
 	var again uint64
 	for _, starts := range state.Starts {
@@ -285,15 +349,23 @@ func (s *Status) checkpoint(state *sequencer.State) *CheckpointState {
 	return &CheckpointState{s.Checkpoint, instant(state.Record.UpdatedAt)}
 }
 
+func previousRun(r *checkpoint.LastRun) *PreviousRun {
+	if r == nil {
+		return nil
+	}
+	p := &PreviousRun{BeganAt: r.BeganAt, EndedAt: r.EndedAt, ExitCode: r.ExitCode, Text: r.Unended}
+	if f := r.Failure; f != nil {
+		p.Cause, p.Text = sequencer.Cause(f.Cause), strings.Join(slices.DeleteFunc([]string{f.What, f.Error, f.Safe, f.Next}, func(part string) bool { return part == "" }), "; ")
+	}
+	p.Text = plain.Cut(p.Text, previousTextLimit)
+	return p
+}
+
 // stamp is nil until the stamp is written.
 func stamp(state *sequencer.State) *Stamp {
 	s := state.Stamp
 	if s == (checkpoint.Stamp{}) {
 		return nil
 	}
-	out := &Stamp{s.VersionIndex, s.Name, s.StartHeight, nil, s.Migration, s.Complete, instant(s.UpdatedAt)}
-	if s.StopHeight > 0 {
-		out.StopHeight = &s.StopHeight
-	}
-	return out
+	return &Stamp{s.VersionIndex, s.Name, s.StartHeight, orNull(s.StopHeight), s.Migration, s.Hook, orNull(s.UndoPoint), s.Entered, s.Complete, instant(s.UpdatedAt)}
 }

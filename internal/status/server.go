@@ -8,61 +8,45 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
-	"sync"
 	"time"
 )
 
 const (
-	// requestTimeout bounds one request as a whole: what the node is asked takes a second of it.
+	// requestTimeout is for a whole request. A question to the node takes a second of it.
 	requestTimeout = 5 * time.Second
-	// headerLimit bounds the headers of a request, in bytes; net/http adds some.
+	// headerLimit is for the headers of a request, in bytes; net/http allows some more.
 	headerLimit = 4 << 10
-	// connectionLimit is how many connections may be open at once: this is process 1, and a flood shall not fill its
-	// memory.
-	connectionLimit = 32
+	// headerTimeout is for reading the headers of a request, which a client sends at once.
+	headerTimeout = 2 * time.Second
+	// connectionLimit is how many connections may be open at once. busyLimit is how many requests other than probes are
+	// answered at once, so there is always room for a probe.
+	connectionLimit, busyLimit = 64, 32
+)
+
+// Every answer says which entrypoint gave it: if several share a network, a client could take one for another.
+const (
+	// checkpointHeader has the absolute path of the checkpoint, percent-encoded; empty for none.
+	checkpointHeader = "Entrypoint-Checkpoint"
+	// instanceHeader has the id of the lock that the run holds; empty until it does.
+	instanceHeader = "Entrypoint-Instance"
 )
 
 // Serve answers requests on listener, in goroutines of its own, until the process ends.
 func (s *Status) Serve(listener net.Listener) {
 	server := &http.Server{
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: requestTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
-		MaxHeaderBytes: headerLimit,
-		ErrorLog:       log.New(io.Discard, "", 0), // whatever a client does wrong is the client's business
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
+		MaxHeaderBytes: headerLimit, DisableGeneralOptionsHandler: true, // otherwise "OPTIONS *" gets 200
+		ErrorLog: log.New(io.Discard, "", 0), // a client's mistakes are not ours to log
 	}
-	// A kept connection would hold a goroutine and its buffers between two scrapes.
+	// A connection kept open would hold a goroutine and its buffers between two scrapes.
 	server.SetKeepAlivesEnabled(false)
-	go func() { _ = server.Serve(&limited{listener, make(chan struct{}, connectionLimit)}) }()
-}
-
-// limited is a listener that has a limit for open connections: what is above it waits in the kernel's queue.
-type limited struct {
-	net.Listener
-	open chan struct{}
-}
-
-// Accept waits until there is room, and then for a connection.
-func (l *limited) Accept() (net.Conn, error) {
-	l.open <- struct{}{}
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		<-l.open
-		return nil, err
-	}
-	return &counted{Conn: conn, done: sync.OnceFunc(func() { <-l.open })}, nil
-}
-
-// counted is a connection that makes room when it is closed.
-type counted struct {
-	net.Conn
-	done func()
-}
-
-// Close closes the connection. net/http may call it more than once.
-func (c *counted) Close() error {
-	c.done()
-	return c.Conn.Close()
+	door := newDoor(listener, connectionLimit)
+	server.ConnState = noteState
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	go func() { _ = server.Serve(door) }()
 }
 
 // Handler answers the routes.
@@ -70,6 +54,12 @@ func (s *Status) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set(checkpointHeader, url.PathEscape(s.checkpointPath()))
+		w.Header().Set(instanceHeader, s.instance())
+		if r.ContentLength != 0 {
+			refuseBody(w, r)
+			return
+		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, "only GET and HEAD are answered", http.StatusMethodNotAllowed)
@@ -81,22 +71,49 @@ func (s *Status) Handler() http.Handler {
 	})
 }
 
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
+
+// refuseBody answers a request that has a body. net/http would read the body before it sends the answer, and a client
+// that holds it back would keep a connection from a probe.
+func refuseBody(w http.ResponseWriter, r *http.Request) {
+	if c, ours := r.Context().Value(connKey{}).(*conn); ours {
+		c.note(&c.hasBody, true)
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+	w.Header().Set("Connection", "close")
+	http.Error(w, "a request must not have a body", http.StatusRequestEntityTooLarge)
+}
+
 func (s *Status) route(w http.ResponseWriter, r *http.Request) {
 	state := s.state.Load()
 	switch strings.TrimSuffix(r.URL.Path, "/") {
-	case "":
-		servePage(w, r)
 	case "/healthz":
-		ok, why := s.alive(state, time.Now())
-		verdict(w, ok, "alive", why)
+		verdict(w, "alive", s.notAlive(state, time.Now()))
 	case "/readyz":
 		role := r.URL.Query().Get("role")
 		if role != roleAny && role != roleLeader {
-			http.Error(w, fmt.Sprintf("role is %q, want leader, or none for any", role), http.StatusBadRequest)
+			http.Error(w, fmt.Sprintf("role is %q, want leader, or no role for any node", role), http.StatusBadRequest)
 			return
 		}
-		ok, why := s.ready(r.Context(), state, role)
-		verdict(w, ok, "ready", why)
+		_, why := s.ready(r.Context(), state, role)
+		verdict(w, "ready", why)
+	default:
+		select {
+		case s.busy <- struct{}{}:
+			defer func() { <-s.busy }()
+			s.routeOther(w, r)
+		default:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
+		}
+	}
+}
+
+func (s *Status) routeOther(w http.ResponseWriter, r *http.Request) {
+	switch strings.TrimSuffix(r.URL.Path, "/") {
+	case "":
+		servePage(w, s.Report(r.Context()))
 	case "/status":
 		text, err := json.MarshalIndent(s.Report(r.Context()), "", "  ")
 		if err != nil {
@@ -111,16 +128,16 @@ func (s *Status) route(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// verdict answers a probe: 200, or 503 and why, in one line.
-func verdict(w http.ResponseWriter, ok bool, yes, why string) {
-	if ok {
-		answer(w, "text/plain; charset=utf-8", []byte(yes+"\n"))
+// verdict answers a probe: 200, or 503 and why not, in one line.
+func verdict(w http.ResponseWriter, yes, whyNot string) {
+	if whyNot != "" {
+		http.Error(w, whyNot, http.StatusServiceUnavailable)
 		return
 	}
-	http.Error(w, why, http.StatusServiceUnavailable)
+	answer(w, "text/plain; charset=utf-8", []byte(yes+"\n"))
 }
 
 func answer(w http.ResponseWriter, kind string, body []byte) {
 	w.Header().Set("Content-Type", kind)
-	_, _ = w.Write(body) // a client that has gone does not read it
+	_, _ = w.Write(body) // a client that is gone does not read it
 }

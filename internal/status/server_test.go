@@ -96,6 +96,19 @@ func TestOnlyGetAndHeadAreAnswered(t *testing.T) {
 	}
 }
 
+// net/http answers this one by itself, unless it is told not to.
+func TestGeneralOptionsAreRefused(t *testing.T) {
+	conn, err := net.Dial("tcp", serving(t, newStatus(running(), sovereign.Readiness{})))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = conn.Write([]byte("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"))
+	require.NoError(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
+}
+
 func TestLongHeadersAreRefused(t *testing.T) {
 	address := serving(t, newStatus(running(), sovereign.Readiness{}))
 	conn, err := net.Dial("tcp", address)
@@ -108,7 +121,7 @@ func TestLongHeadersAreRefused(t *testing.T) {
 	assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, resp.StatusCode)
 }
 
-// Connections that send nothing are closed in time, and as many as there may be hold up nobody for longer than that.
+// Silent connections are closed in time: even the maximum of them delays others no longer than that.
 func TestSilentConnectionsAreClosed(t *testing.T) {
 	address := serving(t, newStatus(running(), sovereign.Readiness{}))
 	for range connectionLimit {
@@ -175,16 +188,24 @@ func TestClientBelievesNobodyElse(t *testing.T) {
 	}
 }
 
-func TestClientAsksWhereItCanBeReached(t *testing.T) {
-	for listen, want := range map[string]string{
-		"127.0.0.1:9848": "127.0.0.1:9848", "0.0.0.0:9848": "127.0.0.1:9848", ":9848": "127.0.0.1:9848", "[::]:9848": "[::1]:9848", "10.0.0.3:1": "10.0.0.3:1", "localhost:9": "localhost:9",
-	} {
-		got, err := Client{Listen: listen}.address()
+func TestClientAsksThisMachineIfTheAddressHasNoHost(t *testing.T) {
+	_, port, err := net.SplitHostPort(serving(t, newStatus(running(), sovereign.Readiness{Leads: true})))
+	require.NoError(t, err)
+	for _, listen := range []string{"127.0.0.1:", "0.0.0.0:", ":", "localhost:"} {
+		ok, why, err := Client{Listen: listen + port}.Probe(t.Context(), "/healthz")
 		require.NoError(t, err)
-		assert.Equal(t, want, got)
+		assert.True(t, ok, why)
 	}
 	for _, listen := range []string{"", "9848", "127.0.0.1", "::1:9"} {
-		_, err := Client{Listen: listen}.address()
+		_, err := Client{Listen: listen}.Report(t.Context())
 		assert.ErrorContains(t, err, "want HOST:PORT", listen)
+	}
+	if listener, err := net.Listen("tcp", "[::1]:0"); err == nil {
+		newStatus(running(), sovereign.Readiness{Leads: true}).Serve(listener)
+		defer listener.Close()
+		_, port, err := net.SplitHostPort(listener.Addr().String())
+		require.NoError(t, err)
+		_, err = Client{Listen: "[::]:" + port}.Report(t.Context())
+		require.NoError(t, err)
 	}
 }

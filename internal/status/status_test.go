@@ -61,8 +61,10 @@ func running() sequencer.State {
 		Process: sequencer.ProcessState{Pid: 17, Version: 1, StartedAt: now.Add(-90 * time.Minute)},
 		Height:  &sequencer.Reading{Height: 180, At: now.Add(-time.Second)}, RoseAt: now.Add(-2 * time.Second), Rate: 0.5,
 		Starts:  map[int]uint64{0: 2, 1: 1},
-		Exits:   map[sequencer.ExitCount]uint64{{Code: 0}: 1, {Code: 101}: 1, {Migration: true}: 1},
+		Exits:   map[sequencer.ExitCount]uint64{{Code: 0}: 1, {Code: 101}: 1, {Migration: true}: 1, {Hook: true, Code: 3}: 1},
 		Signals: map[syscall.Signal]uint64{syscall.SIGHUP: 2, syscall.Signal(40): 1}, Leftovers: 3,
+		Undelivered: map[syscall.Signal]uint64{syscall.SIGTERM: 2}, DamageReported: true,
+		Left:       []sequencer.Leftover{{Pid: 77, Command: "worker", Since: now.Add(-time.Minute)}, {Pid: 78, Command: "helper", Since: now.Add(-time.Second)}},
 		Migrations: []sequencer.MigrationRun{{Version: 1, StartedAt: now.Add(-95 * time.Minute), Took: 4 * time.Minute}},
 		HandOvers:  []sequencer.HandOver{{Version: 1, Took: 93 * time.Millisecond, Asked: 90 * time.Millisecond}},
 		Writes:     sequencer.WriteCount{Done: 7, Took: 14 * time.Millisecond, Failed: 1}, Queries: 100, QueryFailures: 4,
@@ -71,6 +73,13 @@ func running() sequencer.State {
 			1: {At: now.Add(-2 * time.Hour)},
 			2: {At: now.Add(-time.Minute), Findings: []sequencer.Finding{{Version: 2, Severity: sequencer.SeverityError, What: "/opt/v2/rollup is not there", Next: "put it into the image"}}},
 		},
+		HoldFile: "/data/hold",
+		UndoPoint: &checkpoint.UndoPoint{
+			ID: "ABC", Path: "/data/state.before-v1", Stamp: checkpoint.Stamp{Name: "v0", StopHeight: 100}, To: checkpoint.UndoTarget{VersionIndex: 1, Name: "v1", StartHeight: 101},
+			Height: new(uint64(100)), Checkpoint: "secret", Method: checkpoint.UndoReflink, Bytes: 3_300_000_000, CreatedAt: now.Add(-96 * time.Minute),
+		},
+		Copying:     &sequencer.UndoProgress{Method: checkpoint.UndoCopy, Done: 1_500_000_000, Total: 2_000_000_000, Since: now.Add(-30 * time.Second)},
+		NoUndoPoint: "the file system has no reflinks", PutBack: 1,
 		Failure:  &sequencer.Failure{Code: 74, What: "the checkpoint cannot be written", Err: errors.New("no space left on device"), Safe: "the node keeps running", Next: "make room", Stderr: "secret of the node"},
 		FailedAt: now.Add(-30 * time.Minute),
 	}
@@ -88,12 +97,17 @@ func in(t *testing.T, f func(t *testing.T)) {
 }
 
 func newStatus(state sequencer.State, readiness sovereign.Readiness) *Status {
-	s := New(Options{Plan: threeVersions(), Version: "v9.8.7", Checkpoint: "/data/checkpoint.json", Readiness: nodeSays(readiness), Orphans: func() uint64 { return 12 }})
+	s := New(Options{
+		Plan: threeVersions(), Version: "v9.8.7", Checkpoint: "/data/checkpoint.json", Readiness: nodeSays(readiness), Orphans: func() uint64 { return 12 },
+		OpenFiles: func(int) uint64 { return 65536 },
+	})
+	s.host = "node-7"
+	s.Identify("0123abcd")
 	s.Observe(state)
 	return s
 }
 
-func TestAliveAsLongAsTheSequenceGoesOn(t *testing.T) {
+func TestAliveAsLongAsTheSequenceContinues(t *testing.T) {
 	in(t, func(t *testing.T) {
 		for _, test := range []struct {
 			name  string
@@ -118,6 +132,15 @@ func TestAliveAsLongAsTheSequenceGoesOn(t *testing.T) {
 			{"a migration of hours", func(s *sequencer.State) {
 				s.Phase, s.Height, s.Process.Migration = sequencer.PhaseMigrating, nil, true
 			}, time.Minute, ""},
+			{"held for a day", func(s *sequencer.State) {
+				s.Phase, s.Process, s.Since = sequencer.PhaseHeld, sequencer.ProcessState{}, time.Now().Add(-24*time.Hour)
+			}, time.Minute, ""},
+			{"a copy of hours", func(s *sequencer.State) {
+				s.Phase, s.Process, s.Since = sequencer.PhaseCopying, sequencer.ProcessState{}, time.Now().Add(-5*time.Hour)
+			}, time.Minute, ""},
+			{"a hook of hours", func(s *sequencer.State) {
+				s.Phase, s.Height, s.Process = sequencer.PhaseHook, nil, sequencer.ProcessState{Pid: 9, Version: 2, Hook: true}
+			}, time.Minute, ""},
 			{"between two versions", func(s *sequencer.State) {
 				s.Phase, s.Process, s.RoseAt = sequencer.PhaseHandingOver, sequencer.ProcessState{}, time.Now().Add(-time.Hour)
 			}, time.Minute, ""},
@@ -128,9 +151,7 @@ func TestAliveAsLongAsTheSequenceGoesOn(t *testing.T) {
 			test.state(&state)
 			s := newStatus(state, sovereign.Readiness{})
 			s.StallTimeout = test.stall
-			ok, why := s.alive(&state, time.Now())
-			assert.Equal(t, test.why == "", ok, test.name)
-			assert.Equal(t, test.why, why, test.name)
+			assert.Equal(t, test.why, s.notAlive(&state, time.Now()), test.name)
 		}
 	})
 }
@@ -153,11 +174,18 @@ func TestReadyIsWhatTheNodeSays(t *testing.T) {
 			{"a leader at its stop height", synced, roleAny, func(s *sequencer.State) { s.Height.Height = 220 }, "the node has reached its stop height"},
 			{"without a height yet", leads, roleAny, func(s *sequencer.State) { s.Phase, s.Height = sequencer.PhaseStarting, nil }, ""},
 			{"asked to stop", leads, roleAny, func(s *sequencer.State) { s.Stopping = true }, "a stop was requested"},
-			{"asked for its height", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseAsking }, "its node is asked for the height of its state"},
+			{"asked for its height", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseAsking }, "the node is being asked for its durable height"},
 			{"one that cannot be asked", leads, roleAny, func(s *sequencer.State) { s.CannotBeAsked = true }, ""},
-			{"migrating", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseMigrating }, "a migration runs"},
-			{"preparing", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhasePreparing }, "nothing was started yet"},
-			{"handing over", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseHandingOver }, "one process has ended and the next was not started yet"},
+			{"migrating", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseMigrating }, "a migration is running"},
+			{"held", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseHeld }, "an operator holds the sequence: nothing is started while /data/hold exists"},
+			{"copying", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseCopying }, "the state is being copied, for the undo point"},
+			{"a hook", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseHook }, "the hook before an upgrade is running"},
+			{"preparing", leads, roleAny, func(s *sequencer.State) { s.Phase, s.Left = sequencer.PhasePreparing, nil }, "nothing has been started yet"},
+			{
+				"waiting for what a dead entrypoint left behind", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhasePreparing },
+				`nothing has been started yet: waiting for leftover processes to end: 2, the oldest is pid 77 ("worker")`,
+			},
+			{"handing over", leads, roleAny, func(s *sequencer.State) { s.Phase, s.Left = sequencer.PhaseHandingOver, nil }, "one process has ended and the next has not been started yet"},
 			{"finished", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseFinished }, "the last version has reached its stop height"},
 			{"failed", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseFailed }, "the run has failed"},
 			{"a stranger on the port", leads, roleAny, func(s *sequencer.State) { s.Process.Stranger = true }, "another process answers on the node's port"},
@@ -166,8 +194,7 @@ func TestReadyIsWhatTheNodeSays(t *testing.T) {
 			if test.state != nil {
 				test.state(&state)
 			}
-			ok, why := newStatus(state, test.node).ready(t.Context(), &state, test.role)
-			assert.Equal(t, test.why == "", ok, test.name)
+			_, why := newStatus(state, test.node).ready(t.Context(), &state, test.role)
 			assert.Equal(t, test.why, why, test.name)
 		}
 	})
@@ -204,7 +231,8 @@ func TestNodeThatRunsIsAskedWhetherItIsReady(t *testing.T) {
 			assert.Equal(t, "v0", v.Name)
 			return sovereign.Readiness{Leads: true}
 		}
-		ok, _ := s.ready(t.Context(), &state, roleAny)
-		assert.True(t, ok)
+		role, why := s.ready(t.Context(), &state, roleAny)
+		assert.Empty(t, why)
+		assert.Equal(t, roleLeader, role)
 	})
 }

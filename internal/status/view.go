@@ -2,75 +2,185 @@ package status
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"rollup-entrypoint/internal/plain"
 	"rollup-entrypoint/sequencer"
 )
 
-// barWidth is that of the progress bar, in columns.
-const barWidth = 40
+// Bounds on what is shown of a report. Anybody may have written it: a program that is not an entrypoint can hold our
+// port.
+const (
+	// labelWidth is the width of the labels and minWidth the narrowest terminal that is drawn for, both in columns.
+	labelWidth, minWidth = 10, 24
+	// barWidth is the width of the progress bar, in columns. cellLimit is the length of a table cell, in bytes.
+	barWidth, cellLimit = 40, 100
+	// rowLimit is how many versions, or problems, are shown.
+	rowLimit = 200
+)
 
-// View gives the report as text for a terminal: what happens now, the progress to the next upgrade, and a table of the
-// versions. Nothing in it can move the cursor, whatever the names in the plan are.
-func (r Report) View() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s (version %d): %s for %s%s\n", printable(r.Version), r.VersionIndex, phaseWords(r), since(r.PhaseSince),
-		map[bool]string{true: ", a stop was requested"}[r.Stopping])
-	line := func(label, format string, args ...any) {
-		fmt.Fprintf(&b, "%-10s%s\n", label, fmt.Sprintf(format, args...))
-	}
-	line("alive", "%s", verdictWords(r.Alive, r.NotAliveBecause))
-	line("ready", "%s", verdictWords(r.Ready, r.NotReadyBecause))
-	if h := r.Height; h != nil {
-		line("height", "%d%s, read %s ago", h.Blocks, rateWords(r.BlocksPerSecond), duration(h.AgeSeconds))
-	} else {
-		line("height", "not known")
-	}
-	if n := r.Node; n != nil && !n.Asked {
-		line("node", "pid %d, up for %s, restarts: %d", n.Pid, since(n.StartedAt), r.Restarts)
-	}
-	if r.CannotBeAsked {
-		line("warning", "the node cannot be asked for the height of its state: at its stop height a person has to say that it is complete")
-	}
-	r.viewUpgrade(&b, line)
-	if f := r.LastFailure; f != nil {
-		line("failure", "%s: %s", f.At.Format(time.RFC3339), printable(f.Text))
-	}
-	b.WriteByte('\n')
-	b.WriteString(table(r.rows()))
-	return b.String()
+// view is a text for a terminal of this width.
+type view struct {
+	strings.Builder
+	width int
 }
 
-func (r Report) viewUpgrade(b *strings.Builder, line func(label, format string, args ...any)) {
+// line adds text after a label, wrapped within its own column.
+func (v *view) line(label, format string, args ...any) {
+	for _, part := range wrap(plain.Line(fmt.Sprintf(format, args...)), v.width-labelWidth) {
+		fmt.Fprintf(v, "%-*s%s\n", labelWidth, label, part)
+		label = ""
+	}
+}
+
+// View gives the report as text for a terminal of this width in columns; 0 means that any width will do. It has the
+// current state, the progress to the next upgrade and a table of the versions. Nothing in it can move the cursor or fill
+// the screen, no matter who wrote the report: see package plain.
+func (r Report) View(width int) string {
+	v := &view{width: max(width, minWidth)}
+	if width == 0 {
+		v.width = math.MaxInt
+	}
+	until := " for "
+	if r.Phase == sequencer.PhaseAsking { // "… for its durable height for 3 s" would be read twice
+		until = ", for "
+	}
+	v.WriteString(strings.Join(wrap(r.headline()+until+since(r.PhaseSince), v.width), "\n") + "\n")
+	r.viewNode(v)
+	r.viewUndo(v)
+	r.viewWarnings(v)
+	r.viewUpgrade(v)
+	if f := r.LastFailure; f != nil {
+		v.line("failure", "%s: %s", utc(f.At), f.Text)
+	}
+	if p := r.PreviousRun; p != nil && p.Text != "" {
+		v.line("last run", "%s", p.words())
+	}
+	v.WriteString("\n" + table(r.rows(v.width), v.width))
+	return v.String()
+}
+
+// words say in a line how the run before ended.
+func (p PreviousRun) words() string {
+	if p.EndedAt == nil || p.ExitCode == nil {
+		return "began " + utc(p.BeganAt) + ", " + p.Text
+	}
+	return fmt.Sprintf("ended %s with exit code %d: %s", utc(*p.EndedAt), *p.ExitCode, p.Text)
+}
+
+// headline says who this is and what is going on.
+func (r Report) headline() string { return strings.TrimPrefix(r.who()+" · "+r.state(), " · ") }
+
+// who names the host and, if it is known, the role of the node.
+func (r Report) who() string {
+	if r.Role == nil {
+		return cell(r.Entrypoint.Host)
+	}
+	return strings.TrimPrefix(cell(r.Entrypoint.Host)+" · "+cell(*r.Role), " · ")
+}
+
+// state says in a sentence what is going on.
+func (r Report) state() string {
+	words := ""
+	switch r.Phase {
+	case sequencer.PhaseAsking:
+		words = "asking the node for its durable height"
+	case sequencer.PhaseCopying:
+		words = "making an undo point"
+	case sequencer.PhaseHook:
+		words = "running the hook before the upgrade"
+	default:
+		words = cell(strings.ReplaceAll(string(r.Phase), "_", " "))
+	}
+	if r.Stopping {
+		words += " (stop requested)"
+	}
+	return fmt.Sprintf("%s (version %d): %s", cell(r.Version), r.VersionIndex, words)
+}
+
+func (r Report) viewNode(v *view) {
+	v.line("alive", "%s", verdictWords(r.Alive, r.NotAliveBecause))
+	v.line("ready", "%s", verdictWords(r.Ready, r.NotReadyBecause))
+	if h := r.Height; h != nil {
+		v.line("height", "%d%s, read %s ago", h.Blocks, rateWords(r.BlocksPerSecond), duration(h.AgeSeconds))
+	} else {
+		v.line("height", "%s", r.durableWords())
+	}
+	if n := r.Node; n != nil && !n.Asked {
+		v.line("node", "pid %d, up for %s, restarts: %d", n.Pid, since(n.StartedAt), r.Restarts)
+	}
+}
+
+// durableWords say what is known of the height of the state if no node reports one.
+func (r Report) durableWords() string {
+	switch h := r.DurableHeight; {
+	case h == nil, r.Node != nil && !r.Node.Asked:
+		return "not known"
+	case r.Complete():
+		return fmt.Sprintf("%d (durable, confirmed)", *h)
+	default:
+		return fmt.Sprintf("%d or more (durable, when its node was asked last)", *h)
+	}
+}
+
+// Complete reports whether the version is recorded as complete: then its durable height is the height of the state.
+func (r Report) Complete() bool { return r.Versions[r.VersionIndex].CompletedAt != nil }
+
+func (r Report) viewWarnings(v *view) {
+	if r.CannotBeAsked {
+		v.line("warning", "the node cannot be asked for its durable height: at the stop height, an operator must declare the version complete")
+	}
+	if r.StateDamaged {
+		v.line("warning", "the node reports that its state is damaged: restore a snapshot of the whole directory, or run 'entrypoint reset' and resync")
+	}
+	for _, p := range r.Leftovers {
+		v.line("leftover", "waiting for pid %d (%s), found %s ago", p.Pid, p.Command, since(p.Since))
+	}
+	for _, u := range r.Undelivered {
+		v.line("warning", "%s could not be delivered, times: %d", u.Signal, u.Count)
+	}
+}
+
+func (r Report) viewUpgrade(v *view) {
 	u := r.NextUpgrade
 	if u == nil {
 		return
 	}
-	what := "the end"
-	if u.VersionIndex != nil {
-		what = printable(u.Version)
-		if u.Migration {
-			what += ", with a migration"
+	v.line("next", "%s", u.words())
+	if u.RemainingBlocks != nil {
+		v.line("", "%s", bar(r.Versions[r.VersionIndex].StartHeight, u.StopHeight, *u.RemainingBlocks, min(barWidth, v.width-labelWidth-len("[] 100 %"))))
+	}
+	switch p := u.Preflight; {
+	case p == nil:
+	case len(p.Problems) == 0:
+		v.line("preflight", "no problems found")
+	default:
+		v.line("preflight", "problems: %d", len(p.Problems))
+		for _, problem := range p.Problems[:min(rowLimit, len(p.Problems))] {
+			v.line("", "%s", problem)
 		}
 	}
-	line("next", "%s after height %d%s", what, u.StopHeight, etaWords(u))
-	if u.RemainingBlocks != nil {
-		fmt.Fprintf(b, "%-10s%s\n", "", bar(r.Versions[r.VersionIndex].StartHeight, u.StopHeight, *u.RemainingBlocks))
+}
+
+// words say what follows, at which height, and when.
+func (u *Upgrade) words() string {
+	what := "the end of the plan"
+	if u.VersionIndex != nil {
+		what = cell(u.Version)
+		switch {
+		case u.Hook && u.Migration:
+			what += ", with a hook and a migration,"
+		case u.Hook:
+			what += ", with a hook,"
+		case u.Migration:
+			what += ", with a migration,"
+		}
 	}
-	if u.Preflight == nil {
-		return
-	}
-	if len(u.Preflight.Problems) == 0 {
-		line("preflight", "clean")
-	} else {
-		line("preflight", "problems: %d", len(u.Preflight.Problems))
-	}
-	for _, problem := range u.Preflight.Problems {
-		line("", "%s", printable(problem))
-	}
+	return fmt.Sprintf("%s after height %d%s", what, u.StopHeight, etaWords(u))
 }
 
 func etaWords(u *Upgrade) string {
@@ -87,85 +197,109 @@ func rateWords(rate *float64) string {
 	if rate == nil {
 		return ""
 	}
-	return fmt.Sprintf(", %.2f blocks/s", *rate)
-}
-
-// phaseWords gives the phase for a person.
-func phaseWords(r Report) string {
-	if r.Phase == sequencer.PhaseAsking {
-		return "its node is asked for the height of its state,"
-	}
-	return strings.ReplaceAll(string(r.Phase), "_", " ")
+	return fmt.Sprintf(", %.2f blocks/s", min(max(*rate, 0), 1e9))
 }
 
 func verdictWords(ok bool, why string) string {
 	if ok {
 		return "yes"
 	}
-	return "no: " + printable(why)
+	return "no: " + why
 }
 
 // bar shows how much of the version is done.
-func bar(start, stop, remaining uint64) string {
-	total := stop - min(start, stop) + 1
-	share := 1 - float64(min(remaining, total))/float64(total)
-	full := int(share * barWidth)
-	return fmt.Sprintf("[%s%s] %d %%", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), int(share*100))
+func bar(start, stop, remaining uint64, width int) string {
+	total := float64(stop-min(start, stop)) + 1 // as an integer this would be 0 for the highest possible stop height
+	share := 1 - min(float64(remaining), total)/total
+	full := int(share * float64(width))
+	return fmt.Sprintf("[%s%s] %d %%", strings.Repeat("#", full), strings.Repeat(".", width-full), int(share*100))
 }
 
-// rows are the cells of the table of versions, the headings first.
-func (r Report) rows() [][]string {
-	rows := [][]string{{"", "VERSION", "STATE", "START", "STOP", "MIGRATION", "COMPLETED"}}
-	for _, v := range r.Versions {
-		mark, stop, completed := "", "-", ""
+// rows are the cells of the table of versions, the headings first. What matters least is on the right.
+func (r Report) rows(width int) [][]string {
+	rows := [][]string{{"", "VERSION", "STATE", "HEIGHTS", "MIGRATION", "COMPLETED", "PROOF"}}
+	for _, v := range r.Versions[:min(rowLimit, len(r.Versions))] {
+		mark, heights, completed := "", fmt.Sprintf("from %d", v.StartHeight), ""
 		if v.VersionIndex == r.VersionIndex {
 			mark = ">"
 		}
 		if v.StopHeight != nil {
-			stop = strconv.FormatUint(*v.StopHeight, 10)
+			heights = fmt.Sprintf("%d to %d", v.StartHeight, *v.StopHeight)
 		}
 		if v.CompletedAt != nil {
-			completed = v.CompletedAt.Format(time.RFC3339) + ", by " + string(v.Proof)
+			completed = utc(*v.CompletedAt)
 		}
-		rows = append(rows, []string{mark, printable(v.Version), v.State, strconv.FormatUint(v.StartHeight, 10), stop, v.Migration, printable(completed)})
+		name := plain.Line(plain.Cut(v.Version, min(cellLimit, width/3)))
+		rows = append(rows, []string{mark, name, cell(v.State), heights, cell(v.Migration), completed, cell(string(v.Proof))})
+	}
+	if more := len(r.Versions) - rowLimit; more > 0 {
+		rows = append(rows, []string{"", "and " + strconv.Itoa(more) + " more", "", "", "", "", ""})
 	}
 	return rows
 }
 
-// table aligns cells in columns.
-func table(rows [][]string) string {
-	width := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			width[i] = max(width[i], utf8.RuneCountInString(cell))
+// table aligns cells in columns. It leaves out columns on the right that do not fit, but never the first three, whose
+// lines are cut instead.
+func table(rows [][]string, width int) string {
+	var widths []int
+	used := 0
+	for i := range rows[0] {
+		widest := 0
+		for _, row := range rows {
+			widest = max(widest, utf8.RuneCountInString(row[i]))
 		}
+		if used += widest; used > width && i > 2 {
+			break
+		}
+		widths, used = append(widths, widest), used+2
 	}
 	var b strings.Builder
 	for _, row := range rows {
-		var line strings.Builder
-		for i, cell := range row {
-			line.WriteString(cell + strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+2))
+		line := ""
+		for i, widest := range widths {
+			line += fmt.Sprintf("%-*s  ", widest, row[i])
 		}
-		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+		line = strings.TrimRight(line, " ")
+		b.WriteString(line[:fitting(line, width)] + "\n")
 	}
 	return b.String()
 }
 
-// printable replaces what a terminal would obey.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError {
-			return '?'
+// wrap breaks text into lines of at most width characters: between words, and within a word that is longer than a line.
+func wrap(text string, width int) (lines []string) {
+	for {
+		n := fitting(text, width)
+		if n == len(text) {
+			return append(lines, text)
 		}
-		return r
-	}, text)
+		if space := strings.LastIndexByte(text[:n+1], ' '); space > 0 {
+			n = space
+		}
+		lines = append(lines, text[:n])
+		text = strings.TrimLeft(text[n:], " ")
+	}
 }
+
+// fitting gives how many bytes of text the first width characters have.
+func fitting(text string, width int) int {
+	for i := range text {
+		if width--; width < 0 {
+			return i
+		}
+	}
+	return len(text)
+}
+
+// cell is text that can be shown beside other text in a line.
+func cell(text string) string { return plain.Line(plain.Cut(text, cellLimit)) }
+
+func utc(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 func since(t time.Time) string { return duration(max(0, time.Since(t).Seconds())) }
 
 // duration gives seconds for a person, in at most two units.
 func duration(seconds float64) string {
-	d := time.Duration(min(seconds, 1e9) * float64(time.Second))
+	d := time.Duration(min(max(seconds, 0), 1e9) * float64(time.Second))
 	switch {
 	case d < 10*time.Second:
 		return fmt.Sprintf("%.1f s", d.Seconds())

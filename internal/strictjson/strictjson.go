@@ -1,6 +1,10 @@
-// Package strictjson reads JSON that people write and that decisions are made from. It refuses what encoding/json lets
-// pass: a key that is unknown or there twice, text behind the value, bytes that are not UTF-8. It reports every problem
-// that it finds, each with the line and column that an editor shows. It knows nothing of what the keys mean.
+// Package strictjson reads JSON that people write and that decisions depend on. It refuses what encoding/json accepts:
+// an unknown or repeated key, text after the value, bytes that are not UTF-8. It reports every problem that it finds,
+// each with the line and column that an editor shows. It knows nothing of what the keys mean.
+//
+// What is in a file by mistake may be a secret, and problems end up in logs and in the status of a pod. So a problem
+// never quotes the file: for a value it says its kind and what is wanted, and it names a key only if that is known, or
+// nearly so. The line and column lead to the rest.
 package strictjson
 
 import (
@@ -14,7 +18,7 @@ import (
 	"unicode/utf8"
 )
 
-// Problems is everything that is wrong with a text, one entry each, ready to print.
+// Problems is everything that is wrong with a text, an entry for each problem, ready to print.
 type Problems []string
 
 // Error joins the problems, one a line if there are several.
@@ -25,7 +29,7 @@ func (p Problems) Error() string {
 	return fmt.Sprintf("%d problems:\n  %s", len(p), strings.Join(p, "\n  "))
 }
 
-// Reader walks a JSON text with the position of every value at hand.
+// Reader reads a JSON text and knows the position of every value.
 type Reader struct {
 	text []byte
 	// Problems are those found so far.
@@ -35,20 +39,20 @@ type Reader struct {
 // NewReader reads text, a whole file.
 func NewReader(text []byte) *Reader { return &Reader{text: text} }
 
-// Value is a JSON value and where it starts in the text, in bytes. The zero Value is that of a key that is absent.
+// Value is a JSON value and where it starts in the text, in bytes. The zero Value is that of an absent key.
 type Value struct {
 	Raw json.RawMessage
 	At  int
 }
 
-// Problem reports what is wrong at a byte of the text, with line and column as an editor counts them.
+// Problem adds a problem at a byte of the text, with line and column as an editor counts them.
 func (r *Reader) Problem(at int, format string, args ...any) {
 	line := 1 + bytes.Count(r.text[:at], []byte("\n"))
 	column := 1 + utf8.RuneCount(r.text[bytes.LastIndexByte(r.text[:at], '\n')+1:at])
 	r.Problems = append(r.Problems, fmt.Sprintf("line %d, column %d: %s", line, column, fmt.Sprintf(format, args...)))
 }
 
-// Document reads the one JSON value that the text is. It reports false if there is none, which is a problem.
+// Document reads the one JSON value that the text must be. It returns false, and adds a problem, if there is none.
 func (r *Reader) Document() (Value, bool) {
 	if at := invalidUTF8(r.text); at >= 0 {
 		r.Problem(at, "not valid JSON: the byte 0x%02x is not UTF-8", r.text[at])
@@ -71,20 +75,28 @@ func (r *Reader) Document() (Value, bool) {
 		return r.damaged("the file is torn: it ends in the middle of the JSON text")
 	}
 	if rest := bytes.Trim(r.text[dec.InputOffset():], " \t\r\n"); len(rest) > 0 { // what JSON takes for white space
-		r.Problem(bytes.LastIndex(r.text, rest), "the file continues after its end: %.20q", rest)
+		r.Problem(bytes.LastIndex(r.text, rest), "the file continues after its end")
 		return Value{}, false
 	}
 	return Value{whole, int(dec.InputOffset()) - len(whole)}, true
 }
 
-// damaged reports what concerns the whole file, so that a place in it would say nothing.
+// damaged adds a problem of the whole file, which has no position.
 func (r *Reader) damaged(problem string) (Value, bool) {
 	r.Problems = append(r.Problems, problem)
 	return Value{}, false
 }
 
-// Object splits an object into its fields, and reports repeated keys and, if known is not nil, unknown ones. what names
-// the object in a problem.
+// prefix begins a problem with the name of its object, if that has one.
+func prefix(what string) string {
+	if what == "" {
+		return ""
+	}
+	return what + ": "
+}
+
+// Object splits an object into its fields. Repeated keys are problems and, if known is not nil, unknown keys too. what
+// names the object in a problem, and may be empty.
 func (r *Reader) Object(v Value, what string, known []string) map[string]Value {
 	fields := map[string]Value{}
 	dec := json.NewDecoder(bytes.NewReader(v.Raw))
@@ -95,11 +107,15 @@ func (r *Reader) Object(v Value, what string, known []string) map[string]Value {
 		token, _ := dec.Token()
 		key, _ := token.(string)
 		field := next(dec, v.At)
-		if _, twice := fields[key]; twice {
-			r.Problem(at, "%s: key %q is there twice", what, key)
+		isKnown := slices.Contains(known, key)
+		switch _, twice := fields[key]; {
+		case twice && isKnown:
+			r.Problem(at, "%skey %q is repeated", prefix(what), key)
+		case twice:
+			r.Problem(at, "%sa key is repeated", prefix(what))
 		}
-		if known != nil && !slices.Contains(known, key) {
-			r.Problem(at, "%s: unknown key %q%s", what, key, Suggest(key, known))
+		if known != nil && !isKnown {
+			r.Problem(at, "%sunknown key%s", prefix(what), Misspelt(key, known))
 		}
 		fields[key] = field
 	}
@@ -124,8 +140,8 @@ func next(dec *json.Decoder, base int) Value {
 	return Value{raw, base + int(dec.InputOffset()) - len(raw)}
 }
 
-// invalidUTF8 is the place of the first byte that is not UTF-8, -1 for none. The JSON decoder would replace it, and a
-// path would name another file.
+// invalidUTF8 is the position of the first byte that is not UTF-8, -1 for none. The JSON decoder would replace it, and
+// a path would name another file.
 func invalidUTF8(text []byte) int {
 	for at := 0; at < len(text); {
 		r, size := utf8.DecodeRune(text[at:])
@@ -137,7 +153,8 @@ func invalidUTF8(text []byte) int {
 	return -1
 }
 
-// Kind names the type of the value in words: object, list, string, null, boolean, number, or nothing for the zero Value.
+// Kind names the type of the value in words: object, list, string, null, boolean, number, or nothing for the zero
+// Value.
 func (v Value) Kind() string {
 	switch {
 	case len(v.Raw) == 0:

@@ -23,9 +23,9 @@ func TestDocumentIsOneJSONValueInUTF8(t *testing.T) {
 		{"a byte order mark", "\uFEFF{}", "line 1, column 1: not valid JSON: invalid character 'ï' looking for beginning of value"},
 		{"not UTF-8", "{\"ü\": 1,\n\"ü\xfc\": 2}", "line 2, column 3: not valid JSON: the byte 0xfc is not UTF-8"},
 		{"a comment", "[\n 日 // \n]", "line 2, column 2: not valid JSON: invalid character 'æ' looking for beginning of value"},
-		{"two values", "{}\n {}", `line 2, column 2: the file continues after its end: "{}"`},
-		{"white space that is none in JSON", "{}\v", `line 1, column 3: the file continues after its end: "\v"`},
-		{"text after the end", "{} and more than twenty bytes", `line 1, column 4: the file continues after its end: "and more than twenty"`},
+		{"two values", "{}\n {}", `line 2, column 2: the file continues after its end`},
+		{"white space that is none in JSON", "{}\v", `line 1, column 3: the file continues after its end`},
+		{"text after the end", "{} and more than twenty bytes", `line 1, column 4: the file continues after its end`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := NewReader([]byte(test.text))
@@ -58,14 +58,27 @@ func TestObjectReportsKeysThatAreUnknownOrThereTwice(t *testing.T) {
 	r, fields := object(t, text, []string{"name", "other"})
 	assert.EqualError(t, r.Problems, `3 problems:
   line 2, column 14: it: unknown key "nane" (did you mean "name"?)
-  line 3, column 3: it: key "name" is there twice
+  line 3, column 3: it: key "name" is repeated
   line 3, column 22: it: unknown key "Name" (did you mean "name"?)`)
 	assert.Len(t, fields, 3)
 	assert.Equal(t, "[3]", string(fields["name"].Raw))
 
 	r, fields = object(t, text, nil)
-	assert.EqualError(t, r.Problems, `line 3, column 3: it: key "name" is there twice`, "any key is known")
+	assert.EqualError(t, r.Problems, `line 3, column 3: it: a key is repeated`, "any key is known, so none is")
 	assert.Equal(t, "nothing", fields["absent"].Kind())
+}
+
+// A secret that took the place of a key is near to none of ours.
+func TestKeyIsNamedOnlyIfItIsNearToAKnownOne(t *testing.T) {
+	r, _ := object(t, `{"nane": 1, "TOKEN=s3cret": 2, "hunter2hunter2": 3, "hunter2hunter2": 4, "": 5}`, []string{"name", "other"})
+	assert.Equal(t, Problems{
+		`line 1, column 2: it: unknown key "nane" (did you mean "name"?)`,
+		`line 1, column 13: it: unknown key`,
+		`line 1, column 32: it: unknown key`,
+		`line 1, column 53: it: a key is repeated`,
+		`line 1, column 53: it: unknown key`,
+		`line 1, column 74: it: unknown key`,
+	}, r.Problems)
 }
 
 func TestValuesKnowTheirPlaceAndKind(t *testing.T) {

@@ -2,7 +2,7 @@ package strictjson
 
 import "fmt"
 
-// Suggest gives ` (did you mean "…"?)` for the known word that is nearest to word, or nothing if none is near.
+// Suggest gives ` (did you mean "…"?)` with the known word that is nearest to word, or nothing if none is near.
 func Suggest(word string, known []string) string {
 	best, distance := "", len(word)/2+1
 	for _, k := range known {
@@ -14,6 +14,16 @@ func Suggest(word string, known []string) string {
 		return ""
 	}
 	return fmt.Sprintf(" (did you mean %q?)", best)
+}
+
+// Misspelt gives ` "word" (did you mean "…"?)` if a known word is near, otherwise nothing: a word that is not nearly
+// one of ours may be a secret in the wrong place, so it is not shown.
+func Misspelt(word string, known []string) string {
+	suggestion := Suggest(word, known)
+	if suggestion == "" {
+		return ""
+	}
+	return fmt.Sprintf(" %q%s", word, suggestion)
 }
 
 // editDistance is the Levenshtein distance in bytes.

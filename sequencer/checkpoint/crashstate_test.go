@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/internal/durable"
 )
 
 // The system calls of a real save are recorded and replayed into a small model of a POSIX file system, in which content
@@ -48,7 +50,7 @@ func TestTracedSave(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, file.Sync())
 		require.NoError(t, file.Close())
-		require.NoError(t, syncDir(dir))
+		require.NoError(t, durable.SyncDir(dir))
 	} else {
 		require.NoError(t, f.save(store, newIndex))
 	}
@@ -116,7 +118,7 @@ var (
 )
 
 // readOnly are calls that change nothing of what is durable.
-var readOnly = []string{"fstat", "newfstatat", "statx", "fcntl", "epoll_ctl", "read", "pread64", "getdents64", "readlinkat", "readlink", "close", "flock", "lseek", "access", "faccessat2", "fchmod", "mmap"}
+var readOnly = []string{"fstat", "newfstatat", "statx", "fcntl", "epoll_ctl", "read", "pread64", "getdents64", "readlinkat", "readlink", "close", "flock", "lseek", "access", "faccessat2", "fchmod", "fchown", "mmap"}
 
 // parseTrace keeps what happens in dir between the marks. A call that the model does not know fails the test.
 func parseTrace(t *testing.T, trace *os.File, dir string) []systemCall {

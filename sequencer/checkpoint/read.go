@@ -7,6 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/durable"
+	"rollup-entrypoint/internal/regularfile"
 )
 
 // Presence says whether a storage directory holds a state.
@@ -15,7 +20,7 @@ type Presence int
 const (
 	// StateUnknown: no config says where the state is.
 	StateUnknown Presence = iota
-	// StateNone: the directory is absent, or has nothing but our own files and lost+found.
+	// StateNone: the directory is absent, or has only our own files and lost+found.
 	StateNone
 	// StatePresent: the directory has something else.
 	StatePresent
@@ -33,17 +38,17 @@ type Found struct {
 	State Presence
 }
 
-// ErrNoFile says that the checkpoint or the stamp is something else than a file. Docker makes a directory for a bind
+// ErrNoFile says that the checkpoint, its lock or the stamp is not a regular file. Docker makes a directory for a bind
 // mount of a file that does not exist.
-var ErrNoFile = errors.New("this is no regular file")
+var ErrNoFile = regularfile.ErrNotRegular
 
 // UnreadableError says that a file of the record, or the storage directory, is there and cannot be read.
 type UnreadableError struct {
 	// Path is the file, or the storage directory.
 	Path string
-	// Stamp: it is the stamp or the storage directory, and not the checkpoint.
+	// Stamp: it is the stamp or the storage directory, not the checkpoint.
 	Stamp bool
-	// Err is what is wrong with it: it is torn, empty or foreign, or what the kernel says.
+	// Err is what is wrong with it: it is torn, empty or foreign, or the error of the system.
 	Err error
 }
 
@@ -53,33 +58,28 @@ func (e *UnreadableError) Error() string { return fmt.Sprintf("%s: %s", e.Path, 
 // Unwrap gives what is wrong with the file.
 func (e *UnreadableError) Unwrap() error { return e.Err }
 
-// Read reads the checkpoint at path and the stamp in the directory storage without a lock. Each may be empty: there is
-// no checkpoint file, it is not known where the state is. A file that is absent is no error; one that cannot be read,
-// and a storage directory that cannot, is an *UnreadableError.
+// Read reads the checkpoint at path and the stamp in the directory storage, without a lock. path is empty if there is
+// no checkpoint file, storage if it is not known where the state is. An absent file is no error; a file or storage
+// directory that cannot be read is an *UnreadableError.
 func Read(path, storage string) (Found, error) {
-	s, err := locate(path, storage)
-	if err != nil {
-		return Found{}, err
-	}
-	return s.Load()
+	return locate(path, storage).Load()
 }
 
-// Load reads what is on disk, as Read does. With an error it gives what can be read of the other file.
+// Load reads what is on disk, as Read does. If it fails it still returns what can be read of the other file.
 func (s *Store) Load() (Found, error) {
-	found := Found{Storage: s.storage}
-	var err error
+	found, err := s.LoadState()
 	if s.path != "" {
-		if found.Checkpoint, err = readAs(s.path, Parse); err != nil {
-			state, _ := s.LoadState()
-			return state, &UnreadableError{Path: s.path, Err: err}
+		c, wrong := readAs(s.path, Parse)
+		if wrong != nil {
+			return found, &UnreadableError{Path: s.path, Err: wrong}
 		}
+		found.Checkpoint = c
 	}
-	state, err := s.LoadState()
-	state.Storage, state.Checkpoint = s.storage, found.Checkpoint
-	return state, err
+	found.Storage = s.storage
+	return found, err
 }
 
-// LoadState reads what is in the storage directory, and not the checkpoint.
+// LoadState reads what is in the storage directory, not the checkpoint.
 func (s *Store) LoadState() (Found, error) {
 	found := Found{Storage: s.storage}
 	if s.storage == "" {
@@ -97,19 +97,11 @@ func (s *Store) LoadState() (Found, error) {
 
 // readAs reads the file at path; nil if there is none.
 func readAs[T any](path string, parse func([]byte) (T, error)) (*T, error) {
-	info, err := os.Stat(path)
+	text, err := regularfile.Read(path, limit)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !exists(path):
 		return nil, nil
-	case err != nil: // also of a symbolic link that leads nowhere
-		return nil, unreadable(err)
-	case !info.Mode().IsRegular():
-		return nil, ErrNoFile
-	case info.Size() > limit:
-		return nil, errTooLong
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
+	case err != nil: // also for a symbolic link that leads nowhere
 		return nil, unreadable(err)
 	}
 	v, err := parse(text)
@@ -119,7 +111,7 @@ func readAs[T any](path string, parse func([]byte) (T, error)) (*T, error) {
 	return &v, nil
 }
 
-// exists reports whether there is anything at path, be it a symbolic link that leads nowhere.
+// exists reports whether there is anything at path, even a symbolic link that leads nowhere.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
@@ -131,7 +123,10 @@ func unreadable(err error) error {
 	if errors.As(err, &path) {
 		err = path.Err
 	}
-	return fmt.Errorf("it cannot be read: %w", err)
+	if errors.As(err, new(unix.Errno)) {
+		err = fmt.Errorf("it cannot be read: %w", err)
+	}
+	return err
 }
 
 // look finds whether the storage directory holds a state.
@@ -148,22 +143,16 @@ func (s *Store) look() (Presence, error) {
 	return StatePresent, nil
 }
 
-// onlyOurs reports whether dir, the storage directory or one in it on the way to the checkpoint, has nothing but our own
-// files and lost+found.
+// onlyOurs reports whether dir, the storage directory or one between it and the checkpoint, has only our own files and
+// lost+found.
 func (s *Store) onlyOurs(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return false, err //nolint:wrapcheck // the caller says what could not be read
 	}
-	checkpoint := ""
-	if s.path != "" && same(filepath.Dir(s.path), dir) {
-		checkpoint = filepath.Base(s.path)
-	}
 	for _, entry := range entries {
-		name := entry.Name()
-		path := filepath.Join(dir, name)
-		ours := name == "lost+found" || dir == s.storage && (name == StampFile || isTemporary(StampFile, name)) ||
-			checkpoint != "" && belongsTo(checkpoint, name)
+		path := filepath.Join(dir, entry.Name())
+		ours := s.isOurs(dir, entry.Name())
 		if !ours && entry.IsDir() && s.below(path) {
 			if ours, err = s.onlyOurs(path); err != nil {
 				return false, err
@@ -176,14 +165,34 @@ func (s *Store) onlyOurs(dir string) (bool, error) {
 	return true, nil
 }
 
-// below reports whether the checkpoint is somewhere below dir.
-func (s *Store) below(dir string) bool {
-	path, err := filepath.Abs(s.path)
-	return s.path != "" && err == nil && strings.HasPrefix(path, dir+string(filepath.Separator))
+// isOurs reports whether name in dir is one of our own files, or lost+found.
+func (s *Store) isOurs(dir, name string) bool {
+	switch {
+	case name == "lost+found":
+		return true
+	case dir == s.storage && (name == StampFile || name == UndoFile || durable.IsTemporary(StampFile, name)):
+		return true
+	}
+	return s.path != "" && BelongsTo(filepath.Base(s.path), name) && SameFile(filepath.Dir(s.path), dir)
 }
 
-// belongsTo reports whether name is the checkpoint, its lock, a kept copy of it, or a temporary file of one of them.
-func belongsTo(checkpoint, name string) bool {
-	return name == checkpoint || name == checkpoint+lockSuffix || isTemporary(checkpoint, name) ||
+// below reports whether the checkpoint is somewhere below dir.
+func (s *Store) below(dir string) bool {
+	return strings.HasPrefix(s.path, dir+"/")
+}
+
+// HoldFile is the name of the file, beside the checkpoint, with which an operator holds the sequence.
+const HoldFile = "hold"
+
+// HoldPath is that file for the checkpoint at path: beside the file that a symbolic link leads to, as its lock is.
+func HoldPath(path string) string { return filepath.Join(filepath.Dir(ResolveLinks(path)), HoldFile) }
+
+// BelongsTo reports whether name, in the directory of a checkpoint, is that checkpoint, its lock, the hold, the record
+// of the last run, a checkpoint that was kept or set aside, or a temporary file of one of them.
+func BelongsTo(checkpoint, name string) bool {
+	lastRun := checkpoint + lastRunSuffix
+	return name == checkpoint || name == checkpoint+lockSuffix || durable.IsTemporary(checkpoint, name) || isAside(checkpoint, name) ||
+		name == lastRun || durable.IsTemporary(lastRun, name) ||
+		name == HoldFile || durable.IsTemporary(HoldFile, name) ||
 		strings.HasPrefix(name, checkpoint+keptInfix) || strings.HasPrefix(name, "."+checkpoint+keptInfix)
 }

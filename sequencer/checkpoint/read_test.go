@@ -114,8 +114,9 @@ func TestBothFilesAreFound(t *testing.T) {
 
 func TestDirectoryWithOnlyOurOwnFilesHasNoState(t *testing.T) {
 	ours := map[string]string{
-		"lost+found/": "", StampFile: stampText, "." + StampFile + "123": "{", "c.json": fullText, "c.json.lock": "", ".c.json4711": "",
-		"c.json.before-20260301T000000Z": "", "c.json.before-20260301T000000Z-2": "", ".c.json.before-20260301T000000Z99": "",
+		"lost+found/": "", StampFile: stampText, "." + StampFile + ".123.tmp": "{", "c.json": fullText, "c.json.lock": "", ".c.json.4711.tmp": "",
+		"c.json.before-20260301T000000Z": "", "c.json.before-20260301T000000Z-2": "", ".c.json.before-20260301T000000Z.99.tmp": "",
+		"hold": "", ".hold.4711.tmp": "",
 	}
 	presence := func(t *testing.T, path, storage string) Presence {
 		t.Helper()
@@ -132,7 +133,7 @@ func TestDirectoryWithOnlyOurOwnFilesHasNoState(t *testing.T) {
 	})
 	t.Run("a checkpoint whose name begins with a dot", func(t *testing.T) {
 		dir := t.TempDir()
-		writeFiles(t, dir, map[string]string{".c": fullText, ".c.lock": "", "..c1": "", ".c.before-20260301T000000Z": ""})
+		writeFiles(t, dir, map[string]string{".c": fullText, ".c.lock": "", "..c.1.tmp": "", ".c.before-20260301T000000Z": ""})
 		assert.Equal(t, StateNone, presence(t, dir+"/.c", dir))
 	})
 	t.Run("a checkpoint elsewhere", func(t *testing.T) {
@@ -140,10 +141,18 @@ func TestDirectoryWithOnlyOurOwnFilesHasNoState(t *testing.T) {
 		writeFiles(t, dir, ours)
 		assert.Equal(t, StatePresent, presence(t, t.TempDir()+"/c.json", dir), "these are not its files")
 		assert.Equal(t, StatePresent, presence(t, "", dir))
+		require.NoError(t, os.RemoveAll(dir))
+		writeFiles(t, dir, map[string]string{"hold": ""})
+		assert.Equal(t, StatePresent, presence(t, t.TempDir()+"/c.json", dir), "nor is this its hold")
+	})
+	t.Run("a hold alone, before the first start", func(t *testing.T) {
+		dir := t.TempDir()
+		writeFiles(t, dir, map[string]string{"hold": ""})
+		assert.Equal(t, StateNone, presence(t, dir+"/c.json", dir))
 	})
 	for _, name := range []string{
-		"db/", "LOCK", ".hidden", "c.json2", "c.json.bak", "d.json", "d.json.lock", ".c.json", ".c.json1x", ".c.json.lock", "c.json.lock.lock",
-		"rollup-version.json.bak", ".rollup-version.json", "lost+found2",
+		"db/", "LOCK", ".hidden", "c.json2", "c.json.bak", "d.json", "d.json.lock", ".c.json", ".c.json.1x.tmp", ".c.json20261130", ".c.json.lock", "c.json.lock.lock",
+		"rollup-version.json.bak", ".rollup-version.json", "lost+found2", "hold.bak", ".hold", "holding/", ".hold.1x.tmp",
 	} {
 		t.Run("with "+name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -154,30 +163,45 @@ func TestDirectoryWithOnlyOurOwnFilesHasNoState(t *testing.T) {
 	}
 }
 
+func TestHoldIsBesideTheCheckpointAndNotBesideALinkToIt(t *testing.T) {
+	dir := realTempDir(t)
+	writeFiles(t, dir, map[string]string{"meta/c.json": fullText})
+	require.NoError(t, os.Symlink("meta/c.json", dir+"/link.json"))
+	assert.Equal(t, dir+"/meta/hold", HoldPath(dir+"/meta/c.json"))
+	assert.Equal(t, dir+"/meta/hold", HoldPath(dir+"/link.json"))
+	assert.Equal(t, dir+"/none/hold", HoldPath(dir+"/none/c.json"))
+	t.Chdir(dir)
+	assert.Equal(t, dir+"/hold", HoldPath("c.json"))
+}
+
+// unreadableFile expects that a file of the record cannot be read, and removes it.
+func unreadableFile(t *testing.T, dir string, kind recordFile, want string) error {
+	t.Helper()
+	file := filepath.Join(dir, kind.file)
+	found, err := kind.read(dir)
+	var unreadable *UnreadableError
+	require.ErrorAs(t, err, &unreadable)
+	assert.Equal(t, file, unreadable.Path)
+	assert.Equal(t, kind.name == "stamp", unreadable.Stamp)
+	require.EqualError(t, err, file+": "+want)
+	found.Storage, found.State = "", StateUnknown // where to look is known all the same
+	assert.Zero(t, found)
+	require.NoError(t, os.RemoveAll(file))
+	return err
+}
+
 func TestFileThatCannotBeReadIsNoFirstStart(t *testing.T) {
 	for _, kind := range recordFiles {
 		t.Run(kind.name, func(t *testing.T) {
 			dir := realTempDir(t)
 			file := filepath.Join(dir, kind.file)
-			fails := func(t *testing.T, want string) error {
-				t.Helper()
-				found, err := kind.read(dir)
-				var unreadable *UnreadableError
-				require.ErrorAs(t, err, &unreadable)
-				assert.Equal(t, file, unreadable.Path)
-				assert.Equal(t, kind.name == "stamp", unreadable.Stamp)
-				require.EqualError(t, err, file+": "+want)
-				found.Storage, found.State = "", StateUnknown // where to look is known all the same
-				assert.Zero(t, found)
-				require.NoError(t, os.RemoveAll(file))
-				return err
-			}
+			fails := func(t *testing.T, want string) error { return unreadableFile(t, dir, kind, want) }
 			for _, test := range []struct{ name, content, want string }{
 				{"empty", "", "the file is empty"},
 				{"torn", kind.text[:60], "the file is torn: it ends in the middle of the JSON text"},
 				{"NUL bytes", strings.Repeat("\x00", 60), "the file is torn: it has NUL bytes, as after a power cut"},
-				{"huge", kind.text + strings.Repeat(" ", limit+1-len(kind.text)), "the text is longer than 1048576 bytes"},
-				{"foreign", "{\n}", "the file is no " + kind.name + ": "},
+				{"huge", kind.text + strings.Repeat(" ", limit+1-len(kind.text)), "the file is too large: more than 1048576 bytes"},
+				{"foreign", "{\n}", "the file is not a " + kind.name + ": "},
 			} {
 				t.Run(test.name, func(t *testing.T) {
 					writeFiles(t, dir, map[string]string{kind.file: test.content})
@@ -192,11 +216,11 @@ func TestFileThatCannotBeReadIsNoFirstStart(t *testing.T) {
 			t.Run("a directory", func(t *testing.T) {
 				require.NoError(t, os.RemoveAll(file))
 				require.NoError(t, os.Mkdir(file, 0o700))
-				require.ErrorIs(t, fails(t, "this is no regular file"), ErrNoFile)
+				require.ErrorIs(t, fails(t, "it is an empty directory, want a regular file: Docker makes one if the source of a bind mount is missing on the host"), ErrNoFile)
 			})
 			t.Run("a pipe", func(t *testing.T) {
 				require.NoError(t, unix.Mkfifo(file, 0o600))
-				require.ErrorIs(t, fails(t, "this is no regular file"), ErrNoFile)
+				require.ErrorIs(t, fails(t, "it is a FIFO, want a regular file"), ErrNoFile)
 			})
 			t.Run("a link to itself", func(t *testing.T) {
 				require.NoError(t, os.Symlink(kind.file, file))

@@ -9,35 +9,25 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/durable"
 )
 
-// replace makes text the content of the file at path, with the permissions that the file has, or mode if it is new.
-// When it returns nil that is durable; after an error the file is either the old or the new one, whole. Temporary file,
-// fsync, rename, fsync of the directory: without the last one a power cut brings the old name back (see rename(2) and
-// fsync(2), NOTES).
-func replace(path string, text []byte, mode fs.FileMode) error {
-	dir := filepath.Dir(path)
-	// A temporary file in another directory could be on another file system.
-	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithPermissions(mode), renameio.WithExistingPermissions())
-	if err != nil {
-		return fmt.Errorf("cannot write beside %s: %w", path, err)
+// replace makes text the content of the file at path, durably, with the rights of the file that is there, or those of
+// like. A new file inherits them.
+func replace(path string, text []byte, like fs.FileInfo) error {
+	if there, err := os.Lstat(path); err == nil && there.Mode().IsRegular() {
+		like = there
 	}
-	defer file.Cleanup() //nolint:errcheck // after a rename there is nothing to clean up
-	if _, err := file.Write(text); err != nil {
-		return fmt.Errorf("cannot write beside %s: %w", path, err)
+	rights := inheritRights
+	if like != nil {
+		rights = rightsOf(like).give
 	}
-	if err := file.CloseAtomicallyReplace(); err != nil {
-		if errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("cannot replace %s, which is mounted as a single file: mount its directory instead: %w", path, err)
-		}
-		return fmt.Errorf("cannot replace %s: %w", path, err)
-	}
-	return syncDir(dir)
+	return durable.Replace(path, text, rights) //nolint:wrapcheck // it names the file
 }
 
-// makeDir makes the directory dir, and those above it that are missing, durably.
+// makeDir makes the directory dir, and the missing ones above it, durably.
 func makeDir(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
@@ -51,47 +41,34 @@ func makeDir(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fmt.Errorf("cannot make the storage directory: %w", err)
 	}
-	return syncDir(parent)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	made, err := openDir(dir)
 	if err != nil {
-		return fmt.Errorf("cannot open the directory to make a new name in it durable: %w", err)
+		return fmt.Errorf("cannot open the new storage directory: %w", err)
 	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("cannot make the new name in %s durable: %w", dir, err)
+	defer made.Close()
+	if err := inheritRights(made); err != nil {
+		return err
 	}
-	return nil
+	return durable.SyncDir(parent) //nolint:wrapcheck // it names the directory
 }
 
-// isTemporary reports whether name is that of a temporary file for base: a dot before it, digits after it.
-func isTemporary(base, name string) bool {
-	number, ours := strings.CutPrefix(name, "."+base)
-	return ours && number != "" && strings.Trim(number, "0123456789") == ""
+// openDir opens a directory, and nothing else: the open of a named pipe would wait for its other end.
+func openDir(dir string) (*os.File, error) {
+	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0) //nolint:wrapcheck // the caller says what it was for
 }
 
-// removeLeftovers removes temporary files for path of writes that a kill interrupted.
-func removeLeftovers(path string) {
-	dir, base := filepath.Split(path)
-	files, _ := os.ReadDir(cmp.Or(dir, "."))
-	for _, file := range files {
-		if isTemporary(base, file.Name()) && file.Type().IsRegular() {
-			_ = os.Remove(filepath.Join(dir, file.Name())) // a file that stays is only clutter
-		}
-	}
-}
-
-// ResolveLinks follows symbolic links, also if the file at their end does not exist yet. It goes through ".." as the
-// kernel does, and not by the letters of the path.
+// ResolveLinks gives the one name of a file: absolute and without symbolic links, even if the file does not exist yet.
+// Like the kernel it follows a link before it applies "..".
 func ResolveLinks(path string) string {
-	for range 40 { // as many as the kernel follows
+	if dir, err := os.Getwd(); err == nil && !filepath.IsAbs(path) {
+		path = dir + "/" + path
+	}
+	for range 40 { // the kernel follows no more
 		dir, name := filepath.Split(path)
-		above := strings.TrimRight(dir, string(filepath.Separator))
+		above := strings.TrimRight(dir, "/")
 		dir, err := filepath.EvalSymlinks(cmp.Or(dir, "."))
 		if errors.Is(err, fs.ErrNotExist) && above != "" {
-			return filepath.Join(ResolveLinks(above), name) // it is made later, where the links above lead
+			return filepath.Join(ResolveLinks(above), name) // it is made later, in the directory that the links above lead to
 		}
 		if err != nil {
 			return path
@@ -109,8 +86,8 @@ func ResolveLinks(path string) string {
 	return path
 }
 
-// same reports whether both paths are one directory.
-func same(a, b string) bool {
+// SameFile reports whether two names are of one file or directory, which is there.
+func SameFile(a, b string) bool {
 	one, err := os.Stat(a)
 	if err != nil {
 		return false

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/internal/durable"
 )
 
 // recordFile is one of the two files, for tests that hold for both of them. Each has a directory for itself.
@@ -180,7 +182,7 @@ func TestSaveFollowsASymbolicLink(t *testing.T) {
 				require.NoError(t, os.WriteFile(target, []byte(fullText), 0o600))
 			}
 			store := openStore(t, link)
-			assert.Equal(t, target, store.Path())
+			assert.Equal(t, target, store.path)
 			assert.Equal(t, target+".lock", LockPath(link))
 			refusedStore(t, target) // it is one lock, by whatever name
 			require.NoError(t, store.SaveCheckpoint(Checkpoint{BinaryPath: "/b"}))
@@ -204,15 +206,15 @@ func TestStoreFindsItsDirectoryAsTheKernelDoes(t *testing.T) {
 	require.NoError(t, os.Symlink("volume/deep", dir+"/link"))
 	t.Chdir(dir)
 	for _, test := range []struct{ name, path, want string }{
-		{"relative", "checkpoint.json", "checkpoint.json"},
-		{"below", "./volume/checkpoint.json", "volume/checkpoint.json"},
-		{"through a linked directory", "link/checkpoint.json", "volume/deep/checkpoint.json"},
-		{"up from a linked directory", "link/../checkpoint.json", "volume/checkpoint.json"},
+		{"relative", "checkpoint.json", dir + "/checkpoint.json"},
+		{"below", "./volume/checkpoint.json", dir + "/volume/checkpoint.json"},
+		{"through a linked directory", "link/checkpoint.json", dir + "/volume/deep/checkpoint.json"},
+		{"up from a linked directory", "link/../checkpoint.json", dir + "/volume/checkpoint.json"},
 		{"absolute", dir + "/link/../checkpoint.json", dir + "/volume/checkpoint.json"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			store := openStore(t, test.path)
-			assert.Equal(t, test.want, store.Path())
+			assert.Equal(t, test.want, store.path)
 			require.NoError(t, store.SaveCheckpoint(Checkpoint{BinaryPath: test.name}))
 			found, err := Read(test.path, "")
 			require.NoError(t, err)
@@ -224,16 +226,18 @@ func TestStoreFindsItsDirectoryAsTheKernelDoes(t *testing.T) {
 func TestLeftoversOfKilledWritesAreRemovedAndNothingElse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a[b]*")
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	leftovers := []string{".check?[x]1", ".check?[x]9223372036854775807"}
+	leftovers := []string{".check?[x].1.tmp", ".check?[x].9223372036854775807.tmp"}
 	kept := []string{
-		".check?[x]", ".check?[x]12.bak", ".check?[x]1a", ".check?[x]x1", ".check?[x]-1", ".checkab[x]1", ".check?x1", ".other123", "check?[x]1",
+		".check?[x]20261130", ".check?[x].tmp", ".check?[x]..tmp", ".check?[x]1.tmp", ".check?[x].1", ".check?[x].1a.tmp", ".check?[x].-1.tmp",
+		".check?[x].1.tmp.bak", ".checkab[x].1.tmp", ".check?x.1.tmp", ".other.1.tmp", "check?[x].1.tmp",
 	}
 	for _, name := range slices.Concat(leftovers, kept) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600))
 	}
-	require.NoError(t, os.Mkdir(filepath.Join(dir, ".check?[x]77"), 0o700))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, ".check?[x].77.tmp"), 0o700))
+	require.NoError(t, os.Symlink("check", filepath.Join(dir, ".check?[x].78.tmp")))
 	store := openStore(t, filepath.Join(dir, "check?[x]"))
-	assert.ElementsMatch(t, append(kept, ".check?[x]77", "check?[x].lock"), names(t, dir))
+	assert.ElementsMatch(t, append(kept, ".check?[x].77.tmp", ".check?[x].78.tmp", "check?[x].lock"), names(t, dir))
 	require.NoError(t, store.SaveCheckpoint(Checkpoint{BinaryPath: "/b"}))
 }
 
@@ -243,7 +247,7 @@ func TestSaveThatIsKilledLeavesTheOldFile(t *testing.T) {
 		dir := t.TempDir()
 		store := opened(t, dir)
 		require.NoError(t, f.save(store, 1))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "."+f.file+"4711"), []byte(f.text[:40]), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "."+f.file+".4711.tmp"), []byte(f.text[:40]), 0o600))
 		require.NoError(t, store.Close())
 
 		store = opened(t, dir)
@@ -313,7 +317,7 @@ func TestCheckpointIsKeptAsItIs(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.Mkdir(path, 0o700))
 	_, err = store.KeepCheckpoint()
-	require.EqualError(t, err, "cannot keep a copy of the checkpoint: "+path+": this is no regular file")
+	require.EqualError(t, err, "cannot keep a copy of the checkpoint: open "+path+": it is an empty directory, want a regular file: Docker makes one if the source of a bind mount is missing on the host")
 }
 
 func TestStateIsMadeDurable(t *testing.T) {
@@ -372,7 +376,7 @@ func TestDirectoryThatVanishesFailsTheSave(t *testing.T) {
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	store := openStore(t, filepath.Join(dir, "checkpoint.json"))
 	require.NoError(t, os.RemoveAll(dir))
-	require.ErrorContains(t, store.SaveCheckpoint(Checkpoint{BinaryPath: "/b"}), "cannot write beside "+dir+"/checkpoint.json: ")
+	require.EqualError(t, store.SaveCheckpoint(Checkpoint{BinaryPath: "/b"}), "the lock "+dir+"/checkpoint.json.lock is lost: nothing is there now")
 }
 
 func TestReadOnlyVolumeIsRefused(t *testing.T) {
@@ -389,7 +393,8 @@ func TestReadOnlyVolumeIsRefused(t *testing.T) {
 			require.ErrorIs(t, err, unix.EROFS)
 			require.ErrorContains(t, err, "cannot open the lock of the checkpoint: open ")
 		}
-		err := f.save(store, 2)
+		unlocked := locate(store.path, store.storage)
+		err := f.save(unlocked, 2)
 		require.ErrorIs(t, err, unix.EROFS)
 		require.ErrorContains(t, err, "cannot write beside "+filepath.Join(dir, f.file))
 		assert.Equal(t, 1, f.holds(t, dir))
@@ -435,10 +440,10 @@ func TestCheckpointMountedAsASingleFileIsExplained(t *testing.T) {
 
 func TestDirectoryThatCannotBeSyncedFailsTheSave(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
-	require.EqualError(t, syncDir(missing), "cannot open the directory to make a new name in it durable: open "+missing+": no such file or directory")
-	require.NoError(t, syncDir(t.TempDir()))
-	err := syncDir("/proc/self/fd") // a directory that has no fsync
-	require.ErrorContains(t, err, "cannot make the new name in /proc/self/fd durable: ")
+	require.EqualError(t, durable.SyncDir(missing), "cannot open the directory to make a name in it durable: open "+missing+": no such file or directory")
+	require.NoError(t, durable.SyncDir(t.TempDir()))
+	err := durable.SyncDir("/proc/self/fd") // a directory that has no fsync
+	require.ErrorContains(t, err, "cannot make a name in /proc/self/fd durable: ")
 	require.ErrorIs(t, err, unix.EINVAL)
 }
 
@@ -472,7 +477,7 @@ func TestSaveSyncsTheFileBeforeTheRenameAndTheDirectoryAfterIt(t *testing.T) {
 	// A test binary that counts its coverage renames the file of the counts at its end.
 	calls = slices.DeleteFunc(calls, func(call string) bool { return !strings.Contains(call, dir) })
 	root, state := regexp.QuoteMeta(dir), regexp.QuoteMeta(dir+"/state")
-	stamp, checkpoint := state+`/\.rollup-version\.json\d+`, root+`/\.checkpoint\.json\d+`
+	stamp, checkpoint := state+`/\.rollup-version\.json\.\d+\.tmp`, root+`/\.checkpoint\.json\.\d+\.tmp`
 	want := []string{
 		`mkdir.*"` + state + `"`,
 		`fsync\(\d+<` + root + `>`,
@@ -514,7 +519,7 @@ func straced(t *testing.T, variable, calls string) []string {
 	var made []string
 	for line := range strings.Lines(string(text)) {
 		_, call, _ := strings.Cut(strings.TrimSpace(line), " ")                // behind the thread's number
-		if call = strings.TrimSpace(call); !strings.HasPrefix(call, "<... ") { // the end of a call that was told before
+		if call = strings.TrimSpace(call); !strings.HasPrefix(call, "<... ") { // the end of a call whose beginning was listed before
 			made = append(made, call)
 		}
 	}

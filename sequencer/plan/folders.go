@@ -1,40 +1,42 @@
 package plan
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 
+	"rollup-entrypoint/internal/layout"
+	"rollup-entrypoint/internal/regularfile"
 	"rollup-entrypoint/internal/strictjson"
 )
 
-// The names in a directory of versions, and in the folder of each version.
+// The names in the folder of a version, besides its version.json.
 const (
-	managerFile    = "manager.json"
-	versionsFolder = "versions"
-	versionFile    = "version.json"
-	binaryFile     = "rollup"
-	configFile     = "config.toml"
-	migrationFile  = "migration"
-	genesisFile    = "genesis.json"
+	binaryFile    = "rollup"
+	configFile    = "config.toml"
+	migrationFile = "migration"
+	genesisFile   = "genesis.json"
 )
 
 // genesisFlag is the node's flag for its genesis.
 const genesisFlag = "--genesis-path"
 
-// folderKeys are those of a version.json: a folder says by its names what the other keys of a config are for.
-var folderKeys = []string{keyStart, keyStop, keyArgs, keyEnv, keyInterrupted, keyAPIPath, keyAsk}
+// folderKeys are the keys of a version.json. What the other keys of a config say, a folder says by its names.
+var folderKeys = []string{
+	keySchema, keyStart, keyStop, KeyArgs, keyEnv, KeyBefore, keyMigrationArgs, keyMigrationEnv, keyInterrupted, keyAPIPath, keyAsk,
+	keyRetired, keyLastImage,
+}
 
-// loadDirectory reads the plan of a directory, which is either a manager.json or, without one, a folder for each version
-// in versions/. Both at once are refused: nobody could say which of them counts.
+// loadDirectory reads the plan of a directory: either its manager.json or, without one, a folder for each version in
+// versions/. Both at once are refused, because nobody could say which of them is meant.
 func loadDirectory(dir string) (*Plan, error) {
-	manager := filepath.Join(dir, managerFile)
-	folders, err := versionFolders(filepath.Join(dir, versionsFolder))
+	manager := filepath.Join(dir, layout.ManagerFile)
+	folders, err := versionFolders(filepath.Join(dir, layout.VersionsDir))
 	if err != nil {
 		return nil, unreadableConfig(err)
 	}
@@ -43,19 +45,22 @@ func loadDirectory(dir string) (*Plan, error) {
 	switch {
 	case err == nil && described:
 		return nil, &Error{
-			What: fmt.Sprintf("%s has both a %s and, in its %s folders, a %s", dir, managerFile, versionsFolder, versionFile),
-			Next: fmt.Sprintf("keep one of them: remove %s, or each %s", manager, versionFile),
+			What: fmt.Sprintf("%s has both a %s and, in its %s folders, a %s", dir, layout.ManagerFile, layout.VersionsDir, layout.VersionFile),
+			Next: fmt.Sprintf("keep one of them: remove %s, or each %s", manager, layout.VersionFile),
 		}
 	case err == nil:
 		return loadFile(manager)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, unreadableConfig(err)
+	case regularfile.IsEmptyDirectory(dir):
+		_, err = regularfile.Open(dir) // its error says how that can happen
+		return nil, unreadableConfig(err)
 	case len(folders) == 0:
-		return nil, unreadableConfig(fmt.Errorf("%s has neither a %s nor a folder of a version in %s/", dir, managerFile, versionsFolder))
+		return nil, unreadableConfig(fmt.Errorf("%s has neither a %s nor a version folder in %s/", dir, layout.ManagerFile, layout.VersionsDir))
 	}
 	versions, found := readFolders(folders)
 	if len(found) > 0 {
-		return nil, &Error{filepath.Join(dir, versionsFolder), found, "fix the folders and start again"}
+		return nil, unusable(found)
 	}
 	return &Plan{File: dir, Versions: versions}, nil
 }
@@ -67,7 +72,7 @@ type folder struct {
 	described bool
 }
 
-// versionFolders lists the folders in dir. Hidden ones are none: tools leave such behind.
+// versionFolders lists the folders in dir, without hidden ones, which tools leave behind.
 func versionFolders(dir string) ([]folder, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,118 +84,128 @@ func versionFolders(dir string) ([]folder, error) {
 	var folders []folder
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		info, err := os.Stat(path) // a folder may be linked to
+		info, err := os.Stat(path) // it may be a link to a folder
 		if strings.HasPrefix(e.Name(), ".") || err != nil || !info.IsDir() {
 			continue
 		}
-		_, err = os.Lstat(filepath.Join(path, versionFile))
+		_, err = os.Lstat(filepath.Join(path, layout.VersionFile))
 		folders = append(folders, folder{path, err == nil})
 	}
 	return folders, nil
 }
 
-// readFolders reads each folder and brings them into the order of their start heights. A version without a stop height
-// ends before the next one starts, so that adding a version is adding a folder.
+// byStart sorts by start height. Sorting such a large type with package slices instead would add 10 kB to the program.
+type byStart []entry
+
+func (e byStart) Len() int           { return len(e) }
+func (e byStart) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e byStart) Less(i, j int) bool { return e[i].Start < e[j].Start }
+
+// readFolders reads each folder and sorts them by start height. A version without a stop height ends before the next
+// one starts, so that adding a version is adding a folder.
 func readFolders(folders []folder) ([]Version, Problems) {
-	type read struct {
-		folder
-		entry
-	}
-	var all []read
-	for _, f := range folders {
-		e, _ := f.read(0)
-		all = append(all, read{f, e})
-	}
-	// The first one has none. Two of the same height are reported below.
-	slices.SortStableFunc(all, func(a, b read) int { return cmp.Compare(a.Start, b.Start) })
-	var found Problems
 	var entries []entry
-	for i, r := range all {
-		e, problems := r.read(i)
-		found = append(found, problems...)
-		entries = append(entries, e)
+	var found Problems
+	for _, f := range folders {
+		e, problems := f.read()
+		entries, found = append(entries, e), append(found, problems...)
 	}
-	for i := range entries[:len(entries)-1] {
-		if e, next := &entries[i], entries[i+1]; !e.hasStop && !e.failed[keyStop] && next.hasStart && next.Start > 0 {
-			e.Stop, e.hasStop = next.Start-1, true
-		}
+	// The first one has no start height. Two with the same height are reported below.
+	sort.Stable(byStart(entries))
+	if !slices.ContainsFunc(entries, func(e entry) bool { return e.failed[keyStart] }) { // otherwise nothing can be said about the others
+		found = append(found, fillStops(entries)...)
+		found = append(found, chainProblems(entries)...)
 	}
-	if !slices.ContainsFunc(entries, func(e entry) bool { return e.failed[keyStart] }) {
-		found = append(found, heightProblems(entries)...) // with one that is not known, nothing can be said of the others
-	}
-	var versions []Version
-	for _, e := range entries {
-		versions = append(versions, e.Version)
-	}
-	return versions, found
+	return versionsOf(entries), found
 }
 
-// read reads the folder as version i.
-func (f folder) read(i int) (entry, Problems) {
-	name := filepath.Base(f.path)
-	e := entry{failed: map[string]bool{}}
-	e.Name, e.OnInterrupted = name, Rerun
-	e.Binary, e.Config = filepath.Join(f.path, binaryFile), filepath.Join(f.path, configFile)
-	found := f.readDescription(i, &e)
-	add := func(format string, args ...any) {
-		found = append(found, Label(i, name)+": "+fmt.Sprintf(format, args...))
+// fillStops gives each version without a stop height the one before the next version's start. If there is no such
+// height, it says why, in numbers that are in the files.
+func fillStops(entries []entry) Problems {
+	var found Problems
+	for i := range entries[:len(entries)-1] {
+		e, next := &entries[i], &entries[i+1]
+		problem := ""
+		switch {
+		case !next.hasStart && !e.hasStart:
+			problem = fmt.Sprintf("start_height is missing, as it is in %s: only one version starts from genesis", e.label)
+		case next.hasStart && next.Start == e.Start && e.hasStart:
+			problem = fmt.Sprintf("start_height is %d, as it is in %s: give each version its own", next.Start, e.label)
+		case next.hasStart && next.Start < 2:
+			problem = fmt.Sprintf("start_height is %d, want 2 or more: the version before it makes at least one block", next.Start)
+		case !e.hasStop && !e.failed[keyStop] && next.hasStart:
+			e.Stop, e.hasStop = next.Start-1, true
+		}
+		if problem != "" {
+			found = append(found, next.label+": "+problem)
+			next.failed[keyStart], e.failed[keyStop] = true, true // one problem is enough
+		}
+	}
+	return found
+}
+
+func (f folder) read() (entry, Problems) {
+	e := entry{label: filepath.Join(f.path, layout.VersionFile), failed: map[string]bool{}}
+	e.Name, e.OnInterrupted = filepath.Base(f.path), Rerun
+	found := f.readDescription(&e)
+	if !e.Retired {
+		e.Binary, e.Config = filepath.Join(f.path, binaryFile), filepath.Join(f.path, configFile)
 	}
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
-		add("%s", err)
 		e.failed[keyStart], e.failed[keyStop] = true, true
-		return e, found
+		return e, append(found, err.Error())
 	}
 	for _, file := range entries {
 		path := filepath.Join(f.path, file.Name())
 		switch {
+		case e.Retired && slices.Contains([]string{binaryFile, configFile, migrationFile}, file.Name()):
+			found = append(found, fmt.Sprintf("%s is there, but the version is retired: remove it, or %q from %s", path, keyRetired, e.label))
 		case file.Name() == migrationFile:
 			e.Migration = path
 		case file.Name() == genesisFile:
-			if !givesGenesis(e.Args) {
+			// That of a retired version may be what the arguments of another one name.
+			if !e.Retired && !givesGenesis(e.Args) {
 				e.Args = append([]string{genesisFlag, path}, e.Args...)
 			}
-		// A migration that is not run is worse than one file too many.
+		// A migration that does not run is worse than one refused file too many.
 		case strings.Contains(strings.ToLower(file.Name()), "migrat") && !file.IsDir():
-			add("%s would not be run: a migration is named %q; call it so, or move it elsewhere", path, migrationFile)
+			found = append(found, fmt.Sprintf("%s would not run: a migration must be named %q; rename it, or move it elsewhere", path, migrationFile))
 		}
 	}
 	return e, found
 }
 
-// givesGenesis reports whether args name a genesis already: the node takes its flag once.
+// givesGenesis reports whether args name a genesis already: the node accepts its flag once.
 func givesGenesis(args []string) bool {
 	return slices.ContainsFunc(args, func(arg string) bool { return arg == genesisFlag || strings.HasPrefix(arg, genesisFlag+"=") })
 }
 
-// readDescription reads the version.json.
-func (f folder) readDescription(i int, e *entry) Problems {
-	path := filepath.Join(f.path, versionFile)
-	fail := func(format string, args ...any) Problems {
-		// One problem is enough: do not report its heights as missing too.
+func (f folder) readDescription(e *entry) Problems {
+	// One problem is enough: do not report its heights as missing too.
+	fail := func(found ...string) Problems {
 		e.failed[keyStart], e.failed[keyStop] = true, true
-		return Problems{Label(i, e.Name) + ": " + fmt.Sprintf(format, args...)}
+		return found
 	}
-	text, err := os.ReadFile(path)
+	text, err := regularfile.Read(e.label, sizeLimit)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fail(`%s is missing: write {} for the first version, {"start_height": N} for any other`, path)
+		return fail(e.label + ` is missing: write {} for the first version, {"start_height": N} for any other`)
 	case err != nil:
-		return fail("%s", err)
+		return fail(err.Error())
 	}
 	r := planReader{strictjson.NewReader(text)}
 	if v, ok := r.Document(); ok && v.Kind() == "object" {
-		where := versionFields{r: r, fields: r.Object(v, versionFile, folderKeys), entry: e}
-		where.readSettings(i)
+		fields := versionFields{r: r, fields: r.Object(v, "", folderKeys), entry: e}
+		fields.text(keySchema) // it means nothing to us
+		if fields.readRetired(); !e.Retired {
+			fields.readSettings()
+		}
 	} else if ok {
-		r.Problem(v.At, "%s is %s, want an object", versionFile, v.AKind())
+		r.Problem(v.At, "the file is %s, want an object", v.AKind())
 	}
-	var found Problems
-	for _, problem := range r.Problems {
-		found = append(found, path+": "+problem)
+	if len(r.Problems) > 0 && !e.hasStart {
+		return fail(in(e.label, r.Problems)...)
 	}
-	if len(found) > 0 && !e.hasStart {
-		e.failed[keyStart], e.failed[keyStop] = true, true
-	}
-	return found
+	return in(e.label, r.Problems)
 }

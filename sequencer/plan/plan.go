@@ -1,15 +1,16 @@
-// Package plan reads the life of a chain: the versions of a config, in one JSON file or in the folders of an image, with
-// all that is wrong in them found at once. It knows no processes and nothing of what is on the volume.
+// Package plan reads the life of a chain: the versions of a config, from one JSON file or from the folders of an image.
+// It reports everything that is wrong with them at once. It knows nothing of processes or of what is on the volume.
 package plan
 
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"rollup-entrypoint/internal/strictjson"
 )
 
-// OnInterrupted says what to do with a migration that was begun and is not recorded as completed.
+// OnInterrupted says what to do with a migration that began and is not recorded as completed.
 type OnInterrupted string
 
 const (
@@ -23,30 +24,38 @@ const (
 type Version struct {
 	// Name is for people: the configured name, or "v" and the index.
 	Name string
-	// Binary and Config are the paths of the node and its TOML config, as they are in the plan.
+	// Binary and Config are the paths of the node and its TOML config, as the plan has them.
 	Binary, Config string
 	// Migration is the program that rewrites the state before this version starts; empty for none.
 	Migration string
 	// Start is the first height that this version makes, 0 for the first version (genesis).
 	Start uint64
-	// Stop is the last height that this version makes, 0 for a version without end.
+	// Stop is the last height that this version makes, its stop height; 0 for none.
 	Stop uint64
-	// Args come before the arguments that are common to all versions.
+	// Args come before the arguments that all versions get.
 	Args []string
-	// Env are NAME=VALUE pairs that are added to our environment, for the node and its migration.
+	// Env are NAME=VALUE pairs that are added to our environment, for the node, its migration and its hook.
 	Env []string
 	// OnInterrupted is the policy for this version's migration.
 	OnInterrupted OnInterrupted
-	// APIPath is the prefix of the routes of the node's HTTP API, as in "/v1"; mostly empty.
+	// APIPath is the prefix of the routes of the node's HTTP API, such as "/v1"; usually empty.
 	APIPath string
 	// NeverAsk: the node must not be asked for its durable height.
 	NeverAsk bool
+	// Before is the hook: a program and its arguments, run once after the version before is complete and before anything
+	// of this version touches the state; empty for none.
+	Before []string
+	// MigrationArgs are further arguments of the migration, and MigrationEnv further NAME=VALUE pairs of its environment.
+	MigrationArgs, MigrationEnv []string
+	// Retired: the image no longer has the version's files, only its heights are known. Binary, Config and Migration are
+	// empty. LastImage names the last image that had them, if that is known.
+	Retired   bool
+	LastImage string
 }
 
-// Plan is the life of a chain: its versions, oldest first. A Plan from Parse or Load has at least one version
-// and contiguous heights.
+// Plan is the life of a chain: its versions, oldest first. From Load it has at least one, and contiguous heights.
 type Plan struct {
-	// File is where the plan was read, for messages.
+	// File is what the plan was read from, for messages.
 	File     string
 	Versions []Version
 }
@@ -54,8 +63,7 @@ type Plan struct {
 // Last is the index of the last version.
 func (p *Plan) Last() int { return len(p.Versions) - 1 }
 
-// VersionAt is the index of the version that makes height (in blocks), or -1 if the plan has none: beyond the last
-// stop height.
+// VersionAt is the index of the version that makes height, in blocks; -1 above the last stop height.
 func (p *Plan) VersionAt(height uint64) int {
 	for i, v := range p.Versions {
 		if height >= v.Start && (v.Stop == 0 || height <= v.Stop) {
@@ -65,15 +73,29 @@ func (p *Plan) VersionAt(height uint64) int {
 	return -1
 }
 
-// Label names version i in messages: its index, and its name if that says more.
+// Genesis is the file that arguments of a node name as its genesis; empty if they name none.
+func Genesis(args []string) string {
+	for i, arg := range args {
+		if value, is := strings.CutPrefix(arg, genesisFlag+"="); is {
+			return value
+		}
+		if arg == genesisFlag && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return ""
+}
+
+// Label is what messages call version i: its index, and its name if that says more.
 func (p *Plan) Label(i int) string { return Label(i, p.Versions[i].Name) }
 
-// Label names a version by its index and its name, which is left out if it is the default one.
+// Label is what messages call a version: its index, and its name unless that is the default one. Many names have a
+// number that counts from 1, so the index says that it is one.
 func Label(i int, name string) string {
 	if name == "" || name == defaultName(i) {
 		return fmt.Sprintf("version %d", i)
 	}
-	return fmt.Sprintf("version %d (%q)", i, name)
+	return fmt.Sprintf("version %q (index %d)", name, i)
 }
 
 func defaultName(i int) string { return fmt.Sprintf("v%d", i) }
@@ -81,36 +103,68 @@ func defaultName(i int) string { return fmt.Sprintf("v%d", i) }
 // Problems is everything that is wrong with a config, one entry each, ready to print.
 type Problems = strictjson.Problems
 
-// heightProblems checks what concerns more than one key. An entry says which heights are in the file,
-// because 0 and absent are different mistakes.
-func heightProblems(versions []entry) Problems {
+// chainProblems checks what concerns more than one key, or more than one version.
+func chainProblems(versions []entry) Problems {
 	var found Problems
-	add := func(i int, format string, args ...any) {
-		found = append(found, Label(i, versions[i].Name)+": "+fmt.Sprintf(format, args...))
-	}
 	for i, v := range versions {
-		first, last := i == 0, i == len(versions)-1
-		switch {
-		case first && v.hasStart:
-			add(i, "start_height is set, but the first version starts from genesis: remove it")
-		case !first && !v.hasStart && !v.failed["start_height"]:
-			add(i, "start_height is missing: every version but the first has one")
-		}
-		if !last && !v.hasStop && !v.failed["stop_height"] {
-			add(i, "stop_height is missing: only the last version may run without end")
-		}
-		if v.hasStop && (v.Stop == 0 || v.Stop < v.Start || v.Stop == math.MaxUint64) {
-			add(i, "stop_height %d must be above 0, not below start_height %d, and below 2^64-1", v.Stop, v.Start)
-		}
-		if first && v.Migration != "" {
-			add(i, "migration_path is set, but there is no version before the first from which to migrate: remove it")
-		}
-		if first || !v.hasStart || !versions[i-1].hasStop || versions[i-1].Stop == math.MaxUint64 {
-			continue
-		}
-		if want := versions[i-1].Stop + 1; v.Start != want {
-			add(i, "start_height is %d, want %d: version %d stops at %d", v.Start, want, i-1, versions[i-1].Stop)
-		}
+		add := func(format string, args ...any) { found = append(found, v.label+": "+fmt.Sprintf(format, args...)) }
+		heightProblems(versions, i, add)
+		orderProblems(versions, i, add)
 	}
 	return found
+}
+
+// heightProblems checks the heights of version i. An entry says which heights are in the file, because 0 and absent are
+// different mistakes.
+func heightProblems(versions []entry, i int, add func(format string, args ...any)) {
+	v, first, last := &versions[i], i == 0, i == len(versions)-1
+	switch {
+	case first && v.hasStart:
+		add("start_height is set, but the first version starts from genesis: remove it")
+	case !first && !v.hasStart && !v.failed[keyStart]:
+		add("start_height is missing: every version but the first needs one")
+	}
+	switch {
+	case !v.hasStop && !last && !v.failed[keyStop]:
+		add("stop_height is missing: only the last version may have none")
+	case !v.hasStop:
+	case v.Stop == 0 || v.Stop == math.MaxUint64:
+		add("stop_height is %d, want a number above 0 and below 2^64-1", v.Stop)
+	case v.Stop < v.Start:
+		add("stop_height %d is below start_height %d", v.Stop, v.Start)
+	}
+	if first || !v.hasStart || v.failed[keyStart] || !versions[i-1].hasStop || versions[i-1].Stop == math.MaxUint64 {
+		return
+	}
+	if want := versions[i-1].Stop + 1; v.Start != want {
+		add("start_height is %d, want %d: %s stops at %d", v.Start, want, versions[i-1].label, versions[i-1].Stop)
+	}
+}
+
+// orderProblems checks what version i may have at its place among the others.
+func orderProblems(versions []entry, i int, add func(format string, args ...any)) {
+	v := &versions[i]
+	if i == 0 && v.Migration != "" {
+		add("migration_path is set, but the first version has no version before it to migrate from: remove it")
+	}
+	if i == 0 && len(v.Before) > 0 {
+		add("before is set, but the first version has no version before it: remove it")
+	}
+	for _, key := range v.forMigration {
+		if v.Migration == "" && !v.failed[KeyMigration] {
+			add("%s is set, but the version has no migration: remove it", key)
+		}
+	}
+	switch {
+	case !v.Retired:
+	case i == len(versions)-1:
+		add("retired is set, but there is no version after it: the last version cannot be retired")
+	case i > 0 && !versions[i-1].Retired && !versions[i-1].failed[keyRetired]:
+		add("retired is set, but %s is not retired: a version can only be retired with all versions before it", versions[i-1].label)
+	}
+}
+
+// HookEnv are the names of the variables that tell a hook about its upgrade.
+var HookEnv = []string{
+	"ENTRYPOINT_FROM_VERSION", "ENTRYPOINT_TO_VERSION", "ENTRYPOINT_HEIGHT", "ENTRYPOINT_STORAGE_PATH", "ENTRYPOINT_CHECKPOINT",
 }

@@ -37,7 +37,7 @@ var answers = []string{
 	"",
 }
 
-// A height is only read of an answer that says 200 and came whole; and whoever answers, the question ends in time.
+// A height is only read from a whole answer with status 200, and the query ends in time, whatever answers.
 func FuzzHeightAnswer(f *testing.F) {
 	for i, answer := range answers {
 		f.Add([]byte(answer), uint8(i*7), i%3 == 0)
@@ -55,7 +55,7 @@ func FuzzHeightAnswer(f *testing.F) {
 			if !whole {
 				t.Fatalf("height %d was read of %q, which is no whole answer of status 200", height, answer)
 			}
-			if want, err := ParseHeights(body); err != nil || want != height {
+			if want, err := parseHeights(body); err != nil || want != height {
 				t.Fatalf("height %d was read of %q, whose body is %q: %d, %v", height, answer, body, want, err)
 			}
 		})
@@ -110,7 +110,7 @@ var (
 	chunkHead     = regexp.MustCompile(`\A([0-9a-fA-F]+)[^\n]*\n`)
 )
 
-// bodyOf takes an answer apart by the letters of RFC 9112, section 6. whole is false where it does not say 200 or is
+// bodyOf takes an answer apart by the letters of RFC 9112, section 6. whole is false if it does not say 200 or is
 // not complete.
 func bodyOf(answer []byte, hangs bool) (body []byte, whole bool) {
 	for range 6 {

@@ -2,13 +2,12 @@ package sovereign
 
 import "strconv"
 
-// NodeArgs returns the arguments (without argv[0]) that start a node on the config file config. A start or stop of 0
-// leaves the flag out; both are rollup heights in blocks. The order is the one of sov-rollup-manager: config, start,
-// stop, then extra as given.
+// NodeArgs returns the arguments, without argv[0], that start a node with the config file config. start and stop are
+// rollup heights in blocks; 0 leaves the flag out. The order is sov-rollup-manager's: config, start, stop, extra.
 //
-// --start-at-rollup-height selects nothing: it asserts that the durable height is start-1. If it is not, the node refuses
-// to start, before it makes a block or serves a request, and names both heights; a start that cannot be right is how a
-// node is asked for its height. --stop-at-rollup-height makes the node commit that height and exit 0.
+// --start-at-rollup-height selects nothing: it asserts that the durable height is start-1. If it is not, the node
+// refuses to start, before it makes a block or serves a request, and names both heights. So a node is asked for its
+// height with a start height that cannot be right. --stop-at-rollup-height has it commit that height and exit 0.
 func NodeArgs(config string, start, stop uint64, extra ...string) []string {
 	args := []string{"--rollup-config-path", config}
 	if start > 0 {
@@ -20,8 +19,15 @@ func NodeArgs(config string, start, stop uint64, extra ...string) []string {
 	return append(args, extra...)
 }
 
-// MigrationArgs returns the arguments (without argv[0]) of a state migration: the config file of the version that is
-// about to start, as rollup-db-migration expects it.
-func MigrationArgs(config string) []string {
-	return []string{"--rollup-config-path", config}
+// MigrationArgs returns the arguments, without argv[0], of a state migration: the config file of the version that is
+// about to start, as rollup-db-migration expects it, and then extra.
+func MigrationArgs(config string, extra ...string) []string {
+	return append([]string{"--rollup-config-path", config}, extra...)
 }
+
+// DryRun is the flag with which a migration reports what it would do, and changes nothing.
+const DryRun = "--dry-run"
+
+// WritesBesideConfig reports whether a node writes files with that name into the directory of its config: some versions
+// keep a cache there. The content of such a file says nothing about whether the version is the right one.
+func WritesBesideConfig(name string) bool { return name == "evm_pinned_cache.json" }

@@ -35,4 +35,5 @@ func TestNodeArgumentsHaveTheOrderOfTheReference(t *testing.T) {
 
 func TestMigrationGetsTheConfigOfTheNewVersion(t *testing.T) {
 	assert.Equal(t, []string{"--rollup-config-path", "new.toml"}, MigrationArgs("new.toml"))
+	assert.Equal(t, []string{"--rollup-config-path", "new.toml", "--fast", ""}, MigrationArgs("new.toml", "--fast", ""))
 }

@@ -14,33 +14,33 @@ import (
 )
 
 const (
-	// queryTimeout bounds one query as a whole, connect to last byte: a node that is starting up may accept the
+	// queryTimeout bounds a whole query, from connect to the last byte: a node that is starting up may accept the
 	// connection and never answer.
 	queryTimeout = time.Second
-	// answerLimit bounds, in bytes, what is read of an answer. A real one has about 50.
+	// answerLimit bounds how much of an answer is read, in bytes. A real one has about 50.
 	answerLimit = 64 << 10
-	// bufferSize is that of a connection's buffers, in bytes.
+	// bufferSize is the size of a connection's buffers, in bytes.
 	bufferSize = 1 << 10
 
 	heightsRoute = "/modules/chain-state/state/current-heights/"
 )
 
-// ErrNoHeight says that the node answered, but has no height yet (a null value, during start-up).
-var ErrNoHeight = errors.New("the node has no height yet")
+// errNoHeight: the node answered, but has no height yet (a null value, during start-up).
+var errNoHeight = errors.New("the node has no height yet")
 
 // Client asks one node for its height. It is safe for use by one goroutine at a time.
 type Client struct {
 	url       string // with the prefix of the API
 	addresses []string
-	latest    atomic.Int32 // which of the addresses accepted a connection last; a dial may outlive its query
+	latest    atomic.Int32 // index of the address that accepted a connection last; a dial may outlive its query
 	http      http.Client
 }
 
 // NewClient returns a client for the node that runs with cfg, which was read from a file and so has at least one host.
-// The node serves its API below apiPath, such as "/v1"; empty: at the root.
+// The node serves its API below apiPath, such as "/v1"; empty means at the root.
 //
-// Every query opens a connection of its own and closes it: a kept one would hold up the node's exit, because its
-// server waits for open connections without a limit. A proxy from the environment is never used.
+// Every query opens a connection of its own and closes it. One that stayed open would hold up the node's exit, because
+// its server waits for open connections without a limit. A proxy from the environment is never used.
 func NewClient(cfg Config, apiPath string) *Client {
 	c := &Client{addresses: cfg.addresses()}
 	c.url = "http://" + c.addresses[0]
@@ -55,7 +55,8 @@ func NewClient(cfg Config, apiPath string) *Client {
 			DisableKeepAlives:      true,
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: answerLimit,
-			// An answer is tiny and comes for days on end: the default of 4 kB each would be most of our garbage.
+			// An answer is tiny, and there is one after the other for days: buffers of 4 kB, the default, would be most
+			// of our garbage.
 			ReadBufferSize:  bufferSize,
 			WriteBufferSize: bufferSize,
 		},
@@ -65,8 +66,8 @@ func NewClient(cfg Config, apiPath string) *Client {
 	return c
 }
 
-// dial connects to the address that accepted last or, if it does not accept any more, to another one. A silent address
-// gets its share of the time of the query, so that the next one has some left.
+// dial connects to the address that accepted last or, if it no longer accepts, to another one. A silent address only
+// gets its share of the query's time, so that some is left for the next one.
 func (c *Client) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	return c.dialFor(ctx, network, queryTimeout/time.Duration(len(c.addresses)))
 }
@@ -85,9 +86,8 @@ func (c *Client) dialFor(ctx context.Context, network string, timeout time.Durat
 	return nil, err //nolint:wrapcheck // it names the operation and the address
 }
 
-// Height asks for the rollup height, in blocks, as modules/chain-state reports it: the soft-confirmed one, which runs
-// ahead of the durable one. The errors are ErrNoHeight and those of a node that is silent or answers nonsense; none
-// of them says that the node is broken.
+// Height asks for the soft-confirmed rollup height, in blocks, which modules/chain-state reports; it runs ahead of the
+// durable height. An error means that the node has no height yet, is silent or answers nonsense, not that it is broken.
 func (c *Client) Height(ctx context.Context) (uint64, error) {
 	status, body, err := c.get(ctx, heightsRoute)
 	if err != nil {
@@ -96,14 +96,14 @@ func (c *Client) Height(ctx context.Context) (uint64, error) {
 	if status != http.StatusOK {
 		return 0, fmt.Errorf("%s%s answered %d %s", c.url, heightsRoute, status, http.StatusText(status))
 	}
-	height, err := ParseHeights(body)
+	height, err := parseHeights(body)
 	if err != nil {
 		return 0, fmt.Errorf("%s%s: %w", c.url, heightsRoute, err)
 	}
 	return height, nil
 }
 
-// get asks for a route and, where the status is 200, reads the whole answer.
+// get asks for a route and, if the status is 200, reads the whole answer.
 func (c *Client) get(ctx context.Context, route string) (status int, body []byte, err error) {
 	url := c.url + route
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -116,7 +116,7 @@ func (c *Client) get(ctx context.Context, route string) (status int, body []byte
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return resp.StatusCode, nil, nil // the body of a 101 is a connection without end and without a timeout
+		return resp.StatusCode, nil, nil // the body of a 101 is a connection with neither an end nor a timeout
 	}
 	body, err = io.ReadAll(io.LimitReader(resp.Body, answerLimit))
 	if err != nil {
@@ -125,20 +125,20 @@ func (c *Client) get(ctx context.Context, route string) (status int, body []byte
 	return resp.StatusCode, body, nil
 }
 
-// Answered reports whether anything listens on the node's port, on any of its addresses. Asked before the node starts,
-// it finds a stranger whose heights must not be believed.
+// Answered reports whether anything listens on the node's port, on any of its addresses. Before the node starts that is
+// a stranger, whose heights must not be believed.
 func (c *Client) Answered() bool {
 	conn, err := c.dialFor(context.Background(), "tcp", 100*time.Millisecond)
 	if err != nil {
 		return false
 	}
-	_ = conn.Close() // nothing was sent; there is nothing to lose
+	_ = conn.Close() // nothing was sent, so nothing can be lost
 	return true
 }
 
-// ParseHeights reads the rollup height, in blocks, from an answer of current-heights: {"value":[height, slot]} or, of
-// older nodes, {"data":{"value":[height, slot]},"meta":{}}. A null value is ErrNoHeight.
-func ParseHeights(body []byte) (uint64, error) {
+// parseHeights reads the rollup height, in blocks, from an answer of current-heights: {"value":[height, slot]} or, from
+// older nodes, {"data":{"value":[height, slot]},"meta":{}}. A null value is errNoHeight.
+func parseHeights(body []byte) (uint64, error) {
 	type value struct {
 		Value *json.RawMessage `json:"value"`
 	}
@@ -147,14 +147,14 @@ func ParseHeights(body []byte) (uint64, error) {
 		Data *value `json:"data"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return 0, fmt.Errorf("the answer is not JSON of a known shape: %w", err)
+		return 0, fmt.Errorf("the answer is not JSON, or has an unknown shape: %w", err)
 	}
 	raw := answer.Value
 	if raw == nil && answer.Data != nil {
 		raw = answer.Data.Value
 	}
 	if raw == nil {
-		return 0, ErrNoHeight
+		return 0, errNoHeight
 	}
 	var pair []*uint64 // pointers, because a null element would otherwise read as height 0
 	if err := json.Unmarshal(*raw, &pair); err != nil {

@@ -22,14 +22,16 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"rollup-entrypoint/test/ports"
 )
 
 func TestHeightsAreReadInBothShapes(t *testing.T) {
-	const none = "" // for ErrNoHeight
+	const none = "" // for errNoHeight
 	for _, test := range []struct {
 		name, body string
 		want       uint64
-		problem    string // an error that contains it; ErrNoHeight where it is empty and noHeight is set
+		problem    string // an error that contains it; errNoHeight if it is empty and noHeight is set
 		noHeight   bool
 	}{
 		{name: "newer", body: `{"value":[123,456]}`, want: 123},
@@ -61,22 +63,22 @@ func TestHeightsAreReadInBothShapes(t *testing.T) {
 		{name: "an object of heights", body: `{"value":{"height":7}}`, problem: "are not numbers"},
 		{name: "a long one is cut", body: `{"value":"` + strings.Repeat("x", 1000) + `"}`, problem: `the heights "\"` + strings.Repeat("x", 39) + `" are not numbers`},
 
-		{name: "nothing", body: "", problem: "the answer is not JSON of a known shape"},
-		{name: "HTML", body: "<html>", problem: "the answer is not JSON of a known shape"},
-		{name: "torn", body: `{"value":[12`, problem: "the answer is not JSON of a known shape"},
-		{name: "more than JSON", body: `{"value":[7,8]} {}`, problem: "the answer is not JSON of a known shape"},
-		{name: "a list", body: `[7,8]`, problem: "the answer is not JSON of a known shape"},
-		{name: "data as list", body: `{"data":[7,8]}`, problem: "the answer is not JSON of a known shape"},
+		{name: "nothing", body: "", problem: "the answer is not JSON, or has an unknown shape"},
+		{name: "HTML", body: "<html>", problem: "the answer is not JSON, or has an unknown shape"},
+		{name: "torn", body: `{"value":[12`, problem: "the answer is not JSON, or has an unknown shape"},
+		{name: "more than JSON", body: `{"value":[7,8]} {}`, problem: "the answer is not JSON, or has an unknown shape"},
+		{name: "a list", body: `[7,8]`, problem: "the answer is not JSON, or has an unknown shape"},
+		{name: "data as list", body: `{"data":[7,8]}`, problem: "the answer is not JSON, or has an unknown shape"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := ParseHeights([]byte(test.body))
+			got, err := parseHeights([]byte(test.body))
 			assert.Equal(t, test.want, got)
 			switch {
 			case test.noHeight:
-				require.ErrorIs(t, err, ErrNoHeight)
+				require.ErrorIs(t, err, errNoHeight)
 			case test.problem != none:
 				require.ErrorContains(t, err, test.problem)
-				require.NotErrorIs(t, err, ErrNoHeight)
+				require.NotErrorIs(t, err, errNoHeight)
 			default:
 				require.NoError(t, err)
 			}
@@ -92,27 +94,27 @@ func FuzzParseHeights(f *testing.F) {
 		f.Add([]byte(seed), uint64(123), uint64(456))
 	}
 	f.Fuzz(func(t *testing.T, body []byte, height, slot uint64) {
-		got, err := ParseHeights(body)
+		got, err := parseHeights(body)
 		switch {
 		case err != nil && got != 0:
 			t.Fatalf("height %d with error %v", got, err)
 		case err == nil && !slices.Contains(heightsIn(body), fmt.Sprint(got)):
-			t.Fatalf("%d stands in no place of a height in %s", got, body)
+			t.Fatalf("%d is in no place of a height in %s", got, body)
 		}
 		for _, shape := range []string{`{"value":[%d,%d]}`, `{"data":{"value":[%d,%d]},"meta":{}}`} {
 			text := fmt.Sprintf(shape, height, slot)
-			if got, err := ParseHeights([]byte(text)); err != nil || got != height {
+			if got, err := parseHeights([]byte(text)); err != nil || got != height {
 				t.Fatalf("%d, %v was read of %s", got, err, text)
 			}
 			cut := int(slot % uint64(len(text)))
-			if got, err := ParseHeights([]byte(text[:cut])); err == nil {
+			if got, err := parseHeights([]byte(text[:cut])); err == nil {
 				t.Fatalf("height %d was read of the torn %s", got, text[:cut])
 			}
 		}
 	})
 }
 
-// heightsIn gives what stands in the place of a height, as text: first of two in a list that is "value", or "value" in
+// heightsIn gives what is in the place of a height, as text: first of two in a list that is "value", or "value" in
 // "data". The JSON decoder does not mind the case of keys.
 func heightsIn(body []byte) (heights []string) {
 	var top any
@@ -270,14 +272,12 @@ func TestRoutesAreAskedBelowThePathOfTheAPI(t *testing.T) {
 }
 
 func TestNextAddressIsAskedIfTheFirstDoesNotAccept(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	port := ports.Hold(t)
+	server := serveOn(t, "127.0.0.1", port, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"value":[7,8]}`)
-	}))
-	defer server.Close()
-	at, err := netip.ParseAddrPort(server.Listener.Addr().String())
-	require.NoError(t, err)
-	// Nothing listens there: only 127.0.0.1 has the port.
-	client := NewClient(Config{Hosts: []string{"127.0.0.2", "127.0.0.1"}, Port: int(at.Port())}, "")
+	})
+	// Nothing listens on 127.0.0.2.
+	client := NewClient(Config{Hosts: []string{"127.0.0.2", "127.0.0.1"}, Port: int(port)}, "")
 	assert.True(t, client.Answered(), "one of them is enough")
 	for range 3 {
 		height, err := client.Height(t.Context())
@@ -287,12 +287,10 @@ func TestNextAddressIsAskedIfTheFirstDoesNotAccept(t *testing.T) {
 	}
 	server.Close()
 	assert.False(t, client.Answered())
-	_, err = client.Height(t.Context())
+	_, err := client.Height(t.Context())
 	require.ErrorContains(t, err, "connection refused")
 
-	second, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), at.Port()).String()) //nolint:noctx // a listener on the loopback address
-	require.NoError(t, err)
-	defer second.Close()
+	listenOn(t, "127.0.0.2", port)
 	assert.True(t, client.Answered(), "it has moved")
 	assert.Zero(t, client.latest.Load())
 }
@@ -303,23 +301,37 @@ func TestAddressThatAcceptsIsTheOnlyOneAsked(t *testing.T) {
 		asked = append(asked, r.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
 		w.WriteHeader(http.StatusNotFound)
 	}
-	first := httptest.NewServer(http.HandlerFunc(handler))
-	defer first.Close()
-	at, err := netip.ParseAddrPort(first.Listener.Addr().String())
-	require.NoError(t, err)
-	listener, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), at.Port()).String()) //nolint:noctx // a listener on the loopback address
-	require.NoError(t, err)
-	second := httptest.NewUnstartedServer(http.HandlerFunc(handler))
-	require.NoError(t, second.Listener.Close())
-	second.Listener = listener
-	second.Start()
-	defer second.Close()
-	client := NewClient(Config{Hosts: []string{"127.0.0.1", "127.0.0.2"}, Port: int(at.Port())}, "")
+	port := ports.Hold(t)
+	first := serveOn(t, "127.0.0.1", port, handler)
+	serveOn(t, "127.0.0.2", port, handler)
+	client := NewClient(Config{Hosts: []string{"127.0.0.1", "127.0.0.2"}, Port: int(port)}, "")
 	for range 3 {
-		_, err = client.Height(t.Context())
+		_, err := client.Height(t.Context())
 		require.ErrorContains(t, err, "answered 404 Not Found")
 	}
-	assert.Equal(t, []string{at.String(), at.String(), at.String()}, asked)
+	at := first.Listener.Addr().String()
+	assert.Equal(t, []string{at, at, at}, asked)
+}
+
+// listenOn listens on a port that is held until the test ends, or until it is closed.
+func listenOn(t *testing.T, host string, port uint16) net.Listener {
+	t.Helper()
+	address := netip.AddrPortFrom(netip.MustParseAddr(host), port).String()
+	listener, err := net.Listen("tcp", address) //nolint:noctx // a listener on the loopback address
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener
+}
+
+// serveOn is httptest.NewServer on a port that is held.
+func serveOn(t *testing.T, host string, port uint16, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	require.NoError(t, server.Listener.Close())
+	server.Listener = listenOn(t, host, port)
+	server.Start()
+	t.Cleanup(server.Close)
+	return server
 }
 
 func TestSilentAddressLeavesTimeForTheNext(t *testing.T) {
@@ -383,7 +395,7 @@ func TestClientDoesNotBelieveOtherAnswers(t *testing.T) {
 		}, "answered 302 Found"},
 		{"an oversized body", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"padding":"`+strings.Repeat("x", answerLimit)+`","value":[7,8]}`)
-		}, "the answer is not JSON of a known shape"},
+		}, "the answer is not JSON, or has an unknown shape"},
 		{"an oversized header", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Padding", strings.Repeat("x", 2*answerLimit))
 			_, _ = io.WriteString(w, good)
@@ -395,7 +407,7 @@ func TestClientDoesNotBelieveOtherAnswers(t *testing.T) {
 		{"compression that nobody asked for", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			_, _ = io.WriteString(w, "\x1f\x8b\x08")
-		}, "the answer is not JSON of a known shape"},
+		}, "the answer is not JSON, or has an unknown shape"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			height, err := serve(t, test.handle).Height(t.Context())
@@ -406,7 +418,7 @@ func TestClientDoesNotBelieveOtherAnswers(t *testing.T) {
 	t.Run("no height yet", func(t *testing.T) {
 		client := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"value":null}`) })
 		_, err := client.Height(t.Context())
-		require.ErrorIs(t, err, ErrNoHeight)
+		require.ErrorIs(t, err, errNoHeight)
 		require.ErrorContains(t, err, client.url)
 	})
 	t.Run("as large as can be", func(t *testing.T) {
@@ -474,7 +486,8 @@ func TestQueryEndsWithItsContext(t *testing.T) {
 }
 
 func TestProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
-	// net/http looks for a proxy once in the life of a process, and another test may have had it look: so in one of its own.
+	// net/http looks for a proxy once in the life of a process, and another test may have had it look: so in one of its
+	// own.
 	const proxy = "http://192.0.2.2:3128"
 	if os.Getenv("HTTP_PROXY") != proxy {
 		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
@@ -499,13 +512,12 @@ func TestProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
 }
 
 func TestNodeThatIsNotThereIsAnError(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a listener on the loopback address
-	require.NoError(t, err)
+	listener := listenOn(t, "127.0.0.1", ports.Hold(t))
 	client := clientFor(t, listener.Addr())
 	assert.True(t, client.Answered(), "somebody listens")
 	require.NoError(t, listener.Close())
 	assert.False(t, client.Answered(), "nobody listens any more")
-	_, err = client.Height(t.Context())
+	_, err := client.Height(t.Context())
 	require.ErrorContains(t, err, "cannot ask the node: ")
 	require.ErrorContains(t, err, "connection refused")
 }

@@ -2,23 +2,23 @@ package sovereign
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"rollup-entrypoint/internal/plain"
 )
 
-// Complaint is what a node says about its state when it will not run on it. Anybody may have put such words into what
-// it wrote, so they make a failure easier to read and decide nothing.
+// Complaint is what a node says about a state on which it will not run. Anybody may have put such words into its
+// output, so they make a failure easier to read and decide nothing.
 type Complaint int
 
 const (
-	// Damaged: the databases of the state contradict each other, as they may after SIGKILL, and the node cannot repair
-	// them.
+	// Damaged: the databases of the state contradict each other, as they may after SIGKILL, beyond the node's repair.
 	Damaged Complaint = iota + 1
-	// NotMigrated: the state has the format of an older version, or of none, because its migration did not end.
+	// NotMigrated: the state has the format of an older version, or no valid one, because its migration did not end.
 	NotMigrated
 )
 
-// complaints has the words of each complaint, which follow each other in one line.
+// complaints has the words of each complaint, which appear in one line, in this order.
 var complaints = []struct {
 	complaint Complaint
 	words     []string
@@ -31,15 +31,15 @@ var complaints = []struct {
 	{NotMigrated, []string{"the state is in the middle of a migration from state_version"}},
 }
 
-// sentenceLimit bounds, in bytes, what is quoted of a line.
+// sentenceLimit bounds how much of a line is quoted, in bytes.
 const sentenceLimit = 300
 
-// FindComplaint looks for a complaint about the state in what a node wrote. The last one counts; 0 is none. sentence is
-// the line that has it, without control characters, from the complaint on if the line is longer than 300 bytes.
+// FindComplaint finds the last complaint about the state in what a node wrote; 0 means that there is none. sentence is
+// its line without control characters, from the complaint on if the line is longer than 300 bytes.
 func FindComplaint(text string) (c Complaint, sentence string) {
 	var plain strings.Builder
 	newPlainText(func(r rune) { plain.WriteRune(r) })([]byte(text))
-	for line := range strings.FieldsFuncSeq(plain.String(), isLineEnd) {
+	for line := range strings.SplitSeq(strings.ReplaceAll(plain.String(), "\r", "\n"), "\n") {
 		for _, known := range complaints {
 			if at := indexInOrder(line, known.words); at >= 0 {
 				c, sentence = known.complaint, quote(line, at)
@@ -50,9 +50,7 @@ func FindComplaint(text string) (c Complaint, sentence string) {
 	return c, sentence
 }
 
-func isLineEnd(r rune) bool { return r == '\n' || r == '\r' }
-
-// indexInOrder returns where the first of the words begins, if all are in the line, in their order; -1 if not.
+// indexInOrder returns where the first of the words begins if the line has all of them in this order, otherwise -1.
 func indexInOrder(line string, words []string) int {
 	first, at := -1, 0
 	for _, w := range words {
@@ -68,11 +66,11 @@ func indexInOrder(line string, words []string) int {
 	return first
 }
 
-// quote returns the line for a message, or the part of it that begins at the given place if it is too long.
+// quote returns the line for a message, or, if it is too long, the part that begins at the given place.
 func quote(line string, at int) string {
-	readable := printable(line)
+	readable := plain.Strip(line)
 	if len(readable) > sentenceLimit {
-		readable = printable(line[at:])
+		readable = plain.Strip(line[at:])
 	}
 	for end := sentenceLimit; end < len(readable); end-- {
 		if utf8.RuneStart(readable[end]) {
@@ -80,17 +78,4 @@ func quote(line string, at int) string {
 		}
 	}
 	return readable
-}
-
-// printable returns the line with blanks for other white space, and without what cannot be seen.
-func printable(line string) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, line))
 }

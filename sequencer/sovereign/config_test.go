@@ -14,6 +14,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // realConfig has what a node's config has around the values that we read.
@@ -62,7 +63,7 @@ func TestNodeConfigIsRead(t *testing.T) {
 		{"the highest port", "[runner.http_config]\nbind_port = 65535", Config{Hosts: []string{"127.0.0.1"}, Port: 65535}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := ParseConfig(test.text)
+			got, err := parseConfig(test.text)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, got)
 		})
@@ -88,32 +89,32 @@ func TestNodeIsAskedOnTheAddressItListensOn(t *testing.T) {
 		{`"::ffff:10.0.0.1"`, []string{"[::ffff:10.0.0.1]:12346"}},
 	} {
 		t.Run(test.bind, func(t *testing.T) {
-			got, err := ParseConfig("[runner.http_config]\nbind_port = 12346\nbind_host = " + test.bind)
+			got, err := parseConfig("[runner.http_config]\nbind_port = 12346\nbind_host = " + test.bind)
 			require.NoError(t, err)
 			assert.Equal(t, test.addresses, got.addresses())
 		})
 	}
 	for _, bind := range []string{"node.example", "127.0.0.1:12346", "[::1]", "10.0.0", "10.0.0.256", "010.0.0.1", "fe80::1%eth0", " 127.0.0.1"} {
 		t.Run("refused: "+bind, func(t *testing.T) {
-			_, err := ParseConfig("[runner.http_config]\nbind_port = 12346\nbind_host = '" + bind + "'")
-			assert.EqualError(t, err, `runner.http_config.bind_host is "`+bind+`", want an IP address`)
+			_, err := parseConfig("[runner.http_config]\nbind_port = 12346\nbind_host = '" + bind + "'")
+			assert.EqualError(t, err, "runner.http_config.bind_host is not an IP address")
 		})
 	}
 }
 
 func TestNodeConfigThatIsWrongIsRefusedWithTheKey(t *testing.T) {
-	const missing = "runner.http_config.bind_port is missing: the height of the node is asked on that port"
+	const missing = "runner.http_config.bind_port is missing: the node is asked for its height on that port"
 	for _, test := range []struct{ name, text, want string }{
 		{"empty", "", missing},
 		{"no port", "[runner.http_config]\nbind_host = '::1'", missing},
 		{"a port in another table", "[http_config]\nbind_port = 12346", missing},
-		{"port 0", "[runner.http_config]\nbind_port = 0", "runner.http_config.bind_port is 0, want 1 to 65535"},
-		{"port beyond the highest", "[runner.http_config]\nbind_port = 65536", "runner.http_config.bind_port is 65536, want 1 to 65535"},
-		{"port that would wrap to a good one", "[runner.http_config]\nbind_port = 4294979642", "runner.http_config.bind_port is 4294979642, want 1 to 65535"},
-		{"negative port", "[runner.http_config]\nbind_port = -1", "runner.http_config.bind_port is -1, want 1 to 65535"},
+		{"port 0", "[runner.http_config]\nbind_port = 0", "runner.http_config.bind_port is out of range, want 1 to 65535"},
+		{"port beyond the highest", "[runner.http_config]\nbind_port = 65536", "runner.http_config.bind_port is out of range, want 1 to 65535"},
+		{"port that would wrap to a good one", "[runner.http_config]\nbind_port = 4294979642", "runner.http_config.bind_port is out of range, want 1 to 65535"},
+		{"negative port", "[runner.http_config]\nbind_port = -1", "runner.http_config.bind_port is out of range, want 1 to 65535"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cfg, err := ParseConfig(test.text)
+			cfg, err := parseConfig(test.text)
 			require.EqualError(t, err, test.want)
 			assert.Zero(t, cfg)
 		})
@@ -127,7 +128,7 @@ func TestNodeConfigThatIsWrongIsRefusedWithTheKey(t *testing.T) {
 		{"runner as number", "runner = 7", "line 1", "runner"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cfg, err := ParseConfig(test.text)
+			cfg, err := parseConfig(test.text)
 			require.ErrorContains(t, err, "not a node config: ")
 			require.ErrorContains(t, err, test.line)
 			require.ErrorContains(t, err, `"`+test.key+`"`)
@@ -154,9 +155,29 @@ func TestBadTOMLIsReportedWhereItStands(t *testing.T) {
 		{"a program", "\x7fELF\x02\x01\x01\x00\x00", "line 1, column 1: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := ParseConfig(test.text)
+			_, err := parseConfig(test.text)
 			require.ErrorContains(t, err, "not valid TOML: ")
 			assert.Equal(t, test.want, err.Error()[:min(len(test.want), len(err.Error()))], "%s", err)
+		})
+	}
+}
+
+// The library quotes the line that it cannot read.
+func TestErrorOfANodeConfigHasNoTextOfIt(t *testing.T) {
+	const secret, port = "s3cret", "[runner.http_config]\nbind_port = 12346\n"
+	for _, text := range []string{
+		"token = s3cret", "token = \"s3cret", "token = s3cret\"", "s3cret", "[s3cret", "s3cret = 1\ns3cret = 2", "a = 1\n[a.s3cret]\nb = 2", "token = 1s3cret", "token = 2020-s3cret",
+		"token = \x27\x27\x27s3cret", "token = [\"s3cret\"", "token = \"\\s3cret\"", "token = { s3cret }", "token = trues3cret",
+		port + "bind_host = \"s3cret\"", port + "bind_host = s3cret", "[runner.http_config]\nbind_port = \"s3cret\"", "[runner.http_config]\nbind_port = s3cret",
+		"runner = \"s3cret\"", "storage = \"s3cret\"\n" + port, "[storage]\npath = [\"s3cret\"]\n" + port, "[storage.path]\ns3cret = 1\n" + port,
+	} {
+		t.Run(text, func(t *testing.T) {
+			_, err := parseConfig(text)
+			require.Error(t, err)
+			assert.NotContains(t, err.Error(), secret)
+			if !strings.HasPrefix(err.Error(), "runner.http_config.bind_host is not") {
+				assert.Contains(t, err.Error(), "line ")
+			}
 		})
 	}
 }
@@ -168,9 +189,14 @@ func TestReadConfigNamesTheFile(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.EqualError(t, err, "cannot read the node config: open "+path+": no such file or directory")
 
+	fifo := filepath.Join(dir, "fifo")
+	require.NoError(t, unix.Mkfifo(fifo, 0o644))
+	_, err = ReadConfig(fifo)
+	require.EqualError(t, err, "cannot read the node config: open "+fifo+": it is a FIFO, want a regular file")
+
 	require.NoError(t, os.WriteFile(path, []byte("[runner]\n"), 0o600))
 	_, err = ReadConfig(path)
-	require.EqualError(t, err, path+": runner.http_config.bind_port is missing: the height of the node is asked on that port")
+	require.EqualError(t, err, path+": runner.http_config.bind_port is missing: the node is asked for its height on that port")
 
 	require.NoError(t, os.WriteFile(path, []byte(realConfig), 0o600))
 	cfg, err := ReadConfig(path)
@@ -196,7 +222,7 @@ func FuzzParseConfig(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		cfg, err := ParseConfig(text)
+		cfg, err := parseConfig(text)
 		if err != nil {
 			if cfg.Hosts != nil || cfg.Port != 0 || cfg.Storage != "" {
 				t.Fatalf("%+v with error %v", cfg, err)
@@ -274,11 +300,11 @@ func checkAgainstTable(t *testing.T, cfg Config, text string) {
 func TestKeysInOtherLettersAreRefused(t *testing.T) {
 	const port = "[runner.http_config]\nbind_port = 12346\n"
 	for text, want := range map[string]string{
-		"[storage]\nPath = \"/a\"\npath = \"/b\"\n" + port: "storage.path is spelt storage.Path, and a node only knows storage.path",
-		"[Storage]\npath = \"/a\"\n" + port:                "storage is spelt Storage, and a node only knows storage",
-		"[runner.http_config]\nBIND_PORT = 1\n":            "runner.http_config.bind_port is spelt runner.http_config.BIND_PORT, and a node only knows runner.http_config.bind_port",
+		"[storage]\nPath = \"/a\"\npath = \"/b\"\n" + port: "storage.path is spelt storage.Path, but a node only knows storage.path",
+		"[Storage]\npath = \"/a\"\n" + port:                "storage is spelt Storage, but a node only knows storage",
+		"[runner.http_config]\nBIND_PORT = 1\n":            "runner.http_config.bind_port is spelt runner.http_config.BIND_PORT, but a node only knows runner.http_config.bind_port",
 	} {
-		_, err := ParseConfig(text)
+		_, err := parseConfig(text)
 		assert.EqualError(t, err, want)
 	}
 }

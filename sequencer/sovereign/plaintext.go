@@ -7,20 +7,20 @@ import (
 	"unicode/utf8"
 )
 
-// What a node writes is meant for a terminal, and often wrapped into JSON by its logger. The functions here bring back
-// the words, one character at a time: each takes the characters of the one before it and holds no more than a few.
+// What a node writes is meant for a terminal, and its logger often wraps it into JSON. The functions here recover the
+// words, one character at a time: each takes the characters of the one before it and holds back no more than a few.
 
-// escapeLevels is how often text may have been quoted: a record in JSON, or one that has itself been put into JSON.
+// escapeLevels is how often text may have been quoted: in a JSON record, which may itself be quoted in JSON.
 const escapeLevels = 2
 
 // newPlainText returns a function that takes text in pieces of any size and passes its characters to next, without
-// control sequences and with backslash escapes replaced. Bytes that are no UTF-8 become U+FFFD.
+// control sequences and with backslash escapes replaced. Bytes that are not UTF-8 become U+FFFD.
 func newPlainText(next func(rune)) func(text []byte) {
 	next = dropControlSequences(next)
 	for range escapeLevels {
 		next = dropControlSequences(replaceEscapes(next))
 	}
-	var torn []byte // a character of which only the beginning was in the last piece
+	var torn []byte // the beginning of a character that the last piece did not complete
 	return func(text []byte) {
 		for len(torn) > 0 && len(text) > 0 {
 			torn, text = append(torn, text[0]), text[1:]
@@ -38,7 +38,7 @@ func newPlainText(next func(rune)) func(text []byte) {
 	}
 }
 
-// dropQuotes passes everything to next but quotation marks.
+// dropQuotes passes everything except quotation marks to next.
 func dropQuotes(next func(rune)) func(rune) {
 	return func(r rune) {
 		switch r {
@@ -49,7 +49,7 @@ func dropQuotes(next func(rune)) func(rune) {
 	}
 }
 
-// foldBlanks passes one blank to next for any white space, line ends among it.
+// foldBlanks passes one blank to next for any run of white space, including line ends.
 func foldBlanks(next func(rune)) func(rune) {
 	blank := false
 	return func(r rune) {
@@ -66,8 +66,8 @@ func foldBlanks(next func(rune)) func(rune) {
 
 const escape = '\x1b'
 
-// dropControlSequences passes everything to next but control sequences, as ECMA-48 has them, and only those: what does
-// not continue as it should is over, and text again.
+// dropControlSequences passes everything except control sequences, as ECMA-48 defines them, to next. A sequence that
+// does not continue as it should has ended, and what follows is text again.
 func dropControlSequences(next func(rune)) func(rune) {
 	inside := outside
 	return func(r rune) {
@@ -78,16 +78,16 @@ func dropControlSequences(next func(rune)) func(rune) {
 	}
 }
 
-// sequence says which part of a control sequence was read last.
+// sequence is the part of a control sequence that was read last.
 type sequence int
 
 const (
 	outside       sequence = iota
 	escaped                // ESC
-	intermediates          // ESC and bytes like blanks: a two-byte code with more bytes in it
+	intermediates          // ESC and intermediate bytes such as blanks
 	parameters             // ESC [ and parameters, such as those of a colour
 	inner                  // ESC [, parameters and intermediate bytes
-	command                // ESC ] and other commands with a text, such as the target of a link
+	command                // ESC ] and other commands with text, such as the target of a link
 	commandEnds            // in a command, ESC: a backslash ends it
 )
 
@@ -118,8 +118,8 @@ func (s sequence) follow(r rune) (now sequence, text bool) {
 	return outside, true
 }
 
-// followCommand takes the next character of a command. BEL, ESC \ and ST end it, and so does a line end, or a command
-// that was never ended would hide all that follows.
+// followCommand takes the next character of a command. BEL, ESC \ and ST end it. So does a line end, because otherwise
+// a command without an end would hide everything after it.
 func (s sequence) followCommand(r rune) (now sequence, text bool) {
 	const bell, stringTerminator = '\a', '\u009c'
 	switch {
@@ -137,13 +137,13 @@ func (s sequence) followCommand(r rune) (now sequence, text bool) {
 	return command, false
 }
 
-// escapes has the meanings of the characters behind a backslash that need no number.
+// escapes has the meanings of the characters after a backslash that need no number.
 var escapes = map[rune]rune{
 	'n': '\n', 'r': '\r', 't': '\t', 'f': '\f', 'v': '\v', '"': '"', '\'': '\'', '`': '`', '\\': '\\', '/': '/',
 }
 
-// replaceEscapes passes to next what backslash escapes mean, in the forms of JSON and Rust. Anything else behind a
-// backslash is left as it is, digits above all: a number must not become another one.
+// replaceEscapes passes to next what backslash escapes mean, in the forms of JSON and Rust. Anything else after a
+// backslash is left as it is, above all digits: a number must not turn into another one.
 func replaceEscapes(next func(rune)) func(rune) {
 	var held []rune // the beginning of an escape
 	begin := func(r rune) {
@@ -174,7 +174,7 @@ func replaceEscapes(next func(rune)) func(rune) {
 	}
 }
 
-// continuesEscape reports whether an escape may begin with what is held and r.
+// continuesEscape reports whether an escape may begin with the held characters and r.
 func continuesEscape(held []rune, r rune) bool {
 	switch n := len(held); {
 	case n == 1:
@@ -187,7 +187,7 @@ func continuesEscape(held []rune, r rune) bool {
 	return isHex(r) // \u or \x, with fewer digits than it needs
 }
 
-// meaningOf returns the character for the escape that r completes, if it does.
+// meaningOf returns the character that an escape stands for, if r completes it.
 func meaningOf(held []rune, r rune) (meaning rune, complete bool) {
 	n := len(held)
 	switch {
@@ -205,7 +205,6 @@ func meaningOf(held []rune, r rune) (meaning rune, complete bool) {
 	return character(append(held[2:n:n], r)), true
 }
 
-// character returns the one with the given hexadecimal number.
 func character(digits []rune) rune {
 	n, err := strconv.ParseUint(string(digits), 16, 32)
 	if err != nil || !utf8.ValidRune(rune(n)) {

@@ -10,21 +10,20 @@ import (
 	"sync"
 )
 
-// sentences are the words with which nodes refuse a start height that is not theirs. {N} is the start height that they
-// were given, {E} the one that they expected: the durable height plus one. N comes first.
+// sentences are the words in which nodes refuse a wrong start height. {N} is the start height that they were given, {E}
+// the one that they expected, the durable height plus one. N comes first.
 var sentences = []string{
 	"The requested start_at_rollup_height: {N}, is different than expected height {E}", // the SDK
 	"start_at_height ({N}) != current_height + 1 ({E})",                                // the stand-in node of sov-rollup-manager
 }
 
-// arguments come before the start height where a node writes its own command line, which is no answer in unknown words.
+// arguments precede the start height when a node writes its own command line, which is not an answer in unknown words.
 var arguments = []string{
 	"--start-at-rollup-height ", "--start-at-rollup-height=", "--start-at-rollup-height, ", "start_at_rollup_height: Some(",
 }
 
-// QuestionEnv returns what an asked node needs in its environment, after everything else: no colours, no backtrace,
-// which takes longer than the answer itself, and a log that shows errors. RUST_LOG=off would hide a refusal that is
-// only logged.
+// QuestionEnv returns what an asked node needs last in its environment: no colours, no backtrace, which takes longer
+// than the answer itself, and a log that shows errors. RUST_LOG=off would hide a refusal that is only logged.
 func QuestionEnv() []string {
 	return []string{"NO_COLOR=1", "RUST_BACKTRACE=0", "RUST_LOG=error"}
 }
@@ -33,15 +32,14 @@ func QuestionEnv() []string {
 type Answer struct {
 	// Height is the durable height of the state, in blocks: the expected height minus one. It is valid if Known.
 	Height uint64
-	// Known: the node named its height in a sentence that we know.
+	// Known: the node named its height in a known sentence.
 	Known bool
 	// Contradicts: two such sentences name different heights. Known is false then.
 	Contradicts bool
-	// Echoed: the node wrote the nonce in words that we do not know, other than its own command line.
+	// Echoed: the node wrote the nonce in unknown words that are not its own command line.
 	Echoed bool
 }
 
-// add notes a height.
 func (a *Answer) add(height uint64) {
 	switch {
 	case a.Contradicts:
@@ -52,12 +50,12 @@ func (a *Answer) add(height uint64) {
 	}
 }
 
-// Question reads what a node writes that was started with a start height that cannot be right, and finds the height
-// that it expected instead. That start height is a nonce. Only a sentence that contains it counts, so no text that
-// somebody got into a log, a transaction or a database before the node was asked can be taken for an answer.
+// Question reads what a node writes after it was started with a start height that cannot be right, and finds the height
+// that it expected instead. That start height is a nonce. Only a sentence that contains it is an answer, so no text
+// that somebody got into a log, a transaction or a database before the node was asked can be taken for one.
 //
-// The two streams are read separately, each in pieces of any size, of any length, and in bounded memory. A number at
-// the very end of what was written may be torn, so it only counts when something follows it.
+// The two streams are read separately, in pieces of any size and in bounded memory, however long they are. A number at
+// the very end of the output may be torn, so it is only used once something follows it.
 type Question struct {
 	mu             sync.Mutex
 	answer         Answer
@@ -72,7 +70,7 @@ func NewQuestion(nonce uint64) *Question {
 	return q
 }
 
-// Stdout returns the writer for what the node writes on its standard output. It never returns an error.
+// Stdout returns the writer for what the node writes to its standard output. It never returns an error.
 func (q *Question) Stdout() io.Writer { return q.stdout }
 
 // Stderr is like Stdout, for the standard error. The two may be written to at the same time.
@@ -88,12 +86,12 @@ func (q *Question) Answer() Answer {
 // stream looks for sentences in one of the node's streams.
 type stream struct {
 	q      *Question
-	put    func(text []byte) // removes what does not belong to the words, and passes them to next
+	put    func(text []byte) // removes everything but the words, and passes them to next
 	nonce  string
 	known  []sentence
 	recent []byte     // the latest bytes, enough for the nonce and what must precede it
 	enough int        // how many bytes of recent that is
-	open   []sentence // those that the latest nonce may be in, without what has been read of them
+	open   []sentence // what is left to read of the sentences that the latest nonce may be in
 }
 
 // sentence is an entry of the table, or what is left to read of it.
@@ -150,7 +148,7 @@ func (s *stream) nextRune(r rune) {
 	}
 }
 
-// next reads one byte of plain text. A nonce is only seen when the byte behind it is no digit. The digits of the
+// next reads one byte of plain text. A nonce is only seen when the byte after it is not a digit. The digits of the
 // expected height belong to their sentence, even if they are those of the nonce.
 func (s *stream) next(c byte) {
 	if len(s.open) > 0 {
@@ -169,7 +167,7 @@ func (s *stream) next(c byte) {
 	s.recent = append(s.recent, c)
 }
 
-// endsWithNonce reports whether the latest digits are the nonce, the whole nonce and nothing but the nonce.
+// endsWithNonce reports whether the latest digits are the nonce, whole and with no other digit before it.
 func (s *stream) endsWithNonce() bool {
 	before, found := bytes.CutSuffix(s.recent, []byte(s.nonce))
 	return found && (len(before) == 0 || !isDigit(before[len(before)-1]))
@@ -181,7 +179,7 @@ func (s *stream) endsWithArgument() bool {
 	return slices.ContainsFunc(arguments, func(words string) bool { return bytes.HasSuffix(before, []byte(words)) })
 }
 
-// readOn drops the sentences that do not continue with c. If none is left, the nonce is in words that we do not know.
+// readOn drops the sentences that do not continue with c. If none is left, the nonce is in unknown words.
 func (s *stream) readOn(c byte) {
 	left := s.open[:0]
 	for _, reading := range s.open {
@@ -201,8 +199,8 @@ func (s *stream) readOn(c byte) {
 	s.q.answer.Echoed = s.q.answer.Echoed || len(left) == 0
 }
 
-// next takes c as the next byte behind the nonce. The sentence is complete with the last byte of its words, or, if it
-// ends with the number, with the byte that follows it.
+// next takes c as the next byte after the nonce. The sentence is complete with the last byte of its words or, if it
+// ends with the number, with the byte after that.
 func (s *sentence) next(c byte) (continues, complete bool) {
 	switch {
 	case s.between != "":

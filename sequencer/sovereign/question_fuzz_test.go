@@ -59,7 +59,8 @@ func meaningByName(escape string) string {
 	return ""
 }
 
-// patterns has one for each sentence: the nonce, the expected height, and what follows it, nothing at the end of a text.
+// patterns has one for each sentence: the nonce, the expected height, and what follows it, nothing at the end of a
+// text.
 var patterns = func() (patterns []*regexp.Regexp) {
 	const number = `([0-9]+)`
 	for _, s := range sentences {

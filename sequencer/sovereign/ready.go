@@ -13,13 +13,13 @@ const (
 	syncRoute  = "/rollup/sync-status"
 )
 
-// Readiness is what a node tells about itself. Neither Leads nor Synced is set where it tells nothing.
+// Readiness is what a node says about itself. If it says nothing, neither Leads nor Synced is set.
 type Readiness struct {
 	// Leads: the node answered /sequencer/ready with 200, so it takes transactions.
 	Leads bool
-	// Synced: /rollup/sync-status says that it has followed the DA to its head. A leader at its stop height says so, too.
+	// Synced: /rollup/sync-status says that it has followed the DA to its head. So does a leader at its stop height.
 	Synced bool
-	// Why says, in words, why neither is the case.
+	// Why says why neither is the case.
 	Why string
 }
 
@@ -42,15 +42,15 @@ func (c *Client) Readiness(ctx context.Context) Readiness {
 	case status != http.StatusOK:
 		return Readiness{Why: fmt.Sprintf("the node answers %s with status %d", syncRoute, status)}
 	}
-	synced, why, err := ParseSyncStatus(body)
+	synced, why, err := parseSyncStatus(body)
 	if err != nil {
-		why = "the node answers " + syncRoute + " with something unknown"
+		why = "the node's answer to " + syncRoute + " is not understood"
 	}
 	return Readiness{Synced: synced, Why: why}
 }
 
-// ParseSyncStatus reads an answer of /rollup/sync-status. why says how far a node is that is not synced, in DA blocks.
-func ParseSyncStatus(body []byte) (synced bool, why string, err error) {
+// parseSyncStatus reads an answer of /rollup/sync-status. why says, in DA blocks, how far a node is that is not synced.
+func parseSyncStatus(body []byte) (synced bool, why string, err error) {
 	type progress struct {
 		Synced *uint64 `json:"synced_da_height"`
 		Target *uint64 `json:"target_da_height"`
@@ -60,7 +60,7 @@ func ParseSyncStatus(body []byte) (synced bool, why string, err error) {
 		Syncing *progress `json:"syncing"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return false, "", fmt.Errorf("the sync status is not JSON of a known shape: %w", err)
+		return false, "", fmt.Errorf("the sync status is not JSON, or has an unknown shape: %w", err)
 	}
 	switch p := answer.Syncing; {
 	case answer.Synced != nil && p == nil:
@@ -70,5 +70,5 @@ func ParseSyncStatus(body []byte) (synced bool, why string, err error) {
 	case p != nil && answer.Synced == nil:
 		return false, "the node is syncing", nil
 	}
-	return false, "", errors.New("the sync status says neither synced nor syncing")
+	return false, "", errors.New("the sync status is neither synced nor syncing")
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/test/ports"
 )
 
 func TestSyncStatusIsRead(t *testing.T) {
@@ -28,13 +30,13 @@ func TestSyncStatusIsRead(t *testing.T) {
 		`{"synced":null}`:                                                            {problem: "neither synced nor syncing"},
 		`{}`:                                                                         {problem: "neither synced nor syncing"},
 		`null`:                                                                       {problem: "neither synced nor syncing"},
-		`{"synced":true}`:                                                            {problem: "not JSON of a known shape"},
-		`{"syncing":{"synced_da_height":-1}}`:                                        {problem: "not JSON of a known shape"},
-		``:                                                                           {problem: "not JSON of a known shape"},
-		`{"synced":{"synced_da_height":5}`:                                           {problem: "not JSON of a known shape"},
-		`{"synced":{"synced_da_height":5}}{"syncing":{}}`: {problem: "not JSON of a known shape"},
+		`{"synced":true}`:                                                            {problem: "not JSON, or has an unknown shape"},
+		`{"syncing":{"synced_da_height":-1}}`:                                        {problem: "not JSON, or has an unknown shape"},
+		``:                                                                           {problem: "not JSON, or has an unknown shape"},
+		`{"synced":{"synced_da_height":5}`:                                           {problem: "not JSON, or has an unknown shape"},
+		`{"synced":{"synced_da_height":5}}{"syncing":{}}`: {problem: "not JSON, or has an unknown shape"},
 	} {
-		synced, why, err := ParseSyncStatus([]byte(body))
+		synced, why, err := parseSyncStatus([]byte(body))
 		assert.Equal(t, want.synced, synced, body)
 		assert.Equal(t, want.why, why, body)
 		if want.problem == "" {
@@ -83,7 +85,7 @@ func TestNodeTellsWhetherItIsReady(t *testing.T) {
 		{"an older node without the route", 404, 200, synced, Readiness{Synced: true}},
 		{"syncing", 503, 200, syncing, Readiness{Why: "the node is syncing: DA height 5 of 9"}},
 		{"nothing but errors", 500, 500, "", Readiness{Why: "the node answers /rollup/sync-status with status 500"}},
-		{"nonsense", 503, 200, "<html>", Readiness{Why: "the node answers /rollup/sync-status with something unknown"}},
+		{"nonsense", 503, 200, "<html>", Readiness{Why: "the node's answer to /rollup/sync-status is not understood"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			assert.Equal(t, test.want, readyNode(t, test.ready, test.sync, test.status).Readiness(t.Context()))
@@ -92,9 +94,8 @@ func TestNodeTellsWhetherItIsReady(t *testing.T) {
 }
 
 func TestNodeThatIsSilentIsNotReady(t *testing.T) {
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	assert.Equal(t, Readiness{Why: "the node does not answer"}, clientOf(t, gone.URL).Readiness(t.Context()))
+	gone := clientOf(t, fmt.Sprintf("http://127.0.0.1:%d", ports.Hold(t)))
+	assert.Equal(t, Readiness{Why: "the node does not answer"}, gone.Readiness(t.Context()))
 
 	release := make(chan struct{})
 	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
@@ -111,7 +112,7 @@ func FuzzParseSyncStatus(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		synced, why, err := ParseSyncStatus(body)
+		synced, why, err := parseSyncStatus(body)
 		var plain map[string]any
 		if json.Unmarshal(body, &plain) != nil {
 			require.Error(t, err)
