@@ -1,6 +1,6 @@
-// Package network looks at the nodes of a network from outside: what each entrypoint says of itself, and whether the
-// nodes have the same state root at the highest slot that all of them have made final. It changes nothing, and it knows
-// no more of a node than its routes, so it reads real nodes too.
+// Package network observes the nodes of a network from outside: what each entrypoint reports, and whether the nodes
+// have the same state root at the highest slot that all of them have finalized. It changes nothing. It knows only the
+// routes of a node, so it can read real nodes, too.
 package network
 
 import (
@@ -19,43 +19,43 @@ const (
 	answerLimit  = 1 << 20
 )
 
-// Node is where a node is reached: the address of its entrypoint's status page, and that of its own API, both without a
-// path, as http://127.0.0.1:9848.
+// Node has the addresses of a node: its entrypoint's status page and its own API, both without a path, such as
+// http://127.0.0.1:9848.
 type Node struct {
 	Name   string
 	Status string
 	API    string
 }
 
-// Reading is what one node told. What it did not tell is nil or empty, and Problem says why.
+// Reading is what one node reported. What it did not report is nil or empty, and Problem says why.
 type Reading struct {
 	Node    string `json:"node"`
 	Version string `json:"version"`
 	Phase   string `json:"phase"`
-	// Ready is what /readyz says, Leads what it says of a leader.
+	// Ready is the answer of /readyz, Leads that of /readyz?role=leader.
 	Ready bool `json:"ready"`
 	Leads bool `json:"leads"`
-	// Height is the soft-confirmed height. StopHeight and ETASeconds are of the next upgrade.
+	// Height is the soft-confirmed height. StopHeight and ETASeconds belong to the next upgrade.
 	Height     *uint64  `json:"height"`
 	StopHeight *uint64  `json:"stop_height"`
 	ETASeconds *float64 `json:"eta_seconds"`
-	// Slot is the newest slot that the node has made final, Root the state root at the slot of the Report.
+	// Slot is the newest slot that the node has finalized, Root the state root at the slot of the Report.
 	Slot    *uint64 `json:"slot"`
 	Root    string  `json:"state_root"`
 	Problem string  `json:"problem,omitempty"`
 }
 
-// Report is a network at one moment.
+// Report describes a network at one moment.
 type Report struct {
 	Nodes []Reading `json:"nodes"`
-	// Slot is the highest slot that all nodes have made final. It counts only where each of them told one.
+	// Slot is the highest slot that all nodes have finalized. It is valid only if each of them reported one.
 	Slot uint64 `json:"slot"`
-	// Complete says that every node told its root at that slot, and Equal that these are the same.
+	// Complete says that every node reported its root at that slot, and Equal that these are the same.
 	Complete bool `json:"complete"`
 	Equal    bool `json:"equal"`
 }
 
-// Read asks all nodes, at once. A node that does not answer within two seconds is reported so.
+// Read asks all nodes at once. A node that does not answer within two seconds has a Problem.
 func Read(ctx context.Context, nodes []Node) Report {
 	report := Report{Nodes: make([]Reading, len(nodes))}
 	each := func(ask func(int)) {
@@ -140,8 +140,8 @@ func (r *Reading) readRoot(ctx context.Context, api string, slot uint64) {
 	r.Root = answer.StateRoot
 }
 
-// get decodes the answer of url into into, unless that is nil. The connection is closed: a kept one can hold the end of
-// a node.
+// get decodes the answer of url into into, unless that is nil. It closes the connection: one kept open can delay the
+// end of a node.
 func get(ctx context.Context, url string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
@@ -162,7 +162,7 @@ func get(ctx context.Context, url string, into any) error {
 		return nil
 	}
 	if err := json.NewDecoder(io.LimitReader(response.Body, answerLimit)).Decode(into); err != nil {
-		return fmt.Errorf("%s answered no JSON: %w", url, err)
+		return fmt.Errorf("%s did not answer with JSON: %w", url, err)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/test/ports"
 )
 
 // played is a node whose entrypoint and API answer with fixed texts.
@@ -79,10 +81,9 @@ func TestDifferentRootsAreNotEqual(t *testing.T) {
 	assert.Contains(t, text(t, report), "state roots: NOT EQUAL at slot 57")
 }
 
-func TestNodesThatDoNotTellAreNotCompared(t *testing.T) {
+func TestNodesThatReportNothingAreNotCompared(t *testing.T) {
 	t.Parallel()
-	gone := httptest.NewServer(nil)
-	gone.Close()
+	gone := fmt.Sprintf("http://127.0.0.1:%d", ports.Hold(t))
 	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/status" {
 			_, _ = w.Write([]byte(`{"version":"v1","phase":"migrating","height":null,"next_upgrade":null}`))
@@ -96,12 +97,12 @@ func TestNodesThatDoNotTellAreNotCompared(t *testing.T) {
 		node Node
 		says string
 	}{
-		"gone":          {Node{Name: "b", Status: gone.URL, API: gone.URL}, "b: no answer: "},
+		"gone":          {Node{Name: "b", Status: gone, API: gone}, "b: no answer: "},
 		"not a page":    {Node{Name: "b", Status: silent.URL + "/x", API: whole.API}, "503"},
 		"no API":        {Node{Name: "b", Status: silent.URL, API: silent.URL}, "answered 503"},
 		"an old root":   {played{status: running, slot: 57}.serve(t, "b"), "/ledger/slots/57 answered 404"},
-		"no JSON":       {played{status: "<html>"}.serve(t, "b"), "answered no JSON"},
-		"only a number": {played{status: "7"}.serve(t, "b"), "answered no JSON"},
+		"no JSON":       {played{status: "<html>"}.serve(t, "b"), "did not answer with JSON"},
+		"only a number": {played{status: "7"}.serve(t, "b"), "did not answer with JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -115,7 +116,7 @@ func TestNodesThatDoNotTellAreNotCompared(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatNodesToldInBothReportsIsAChange(t *testing.T) {
+func TestOnlyWhatBothReportsHaveIsAChange(t *testing.T) {
 	t.Parallel()
 	report := func(nodes ...Reading) Report { return Report{Nodes: nodes} }
 	v0, v1 := Reading{Node: "a", Version: "v0", Phase: "running"}, Reading{Node: "a", Version: "v1", Phase: "running"}

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// rootShown is how many characters of a state root stand in the table: enough to see two of them differ.
+// rootShown is how many characters of a state root the table shows: enough to see that two differ.
 const rootShown = 18
 
-// Write writes the report as a table, and below it what the comparison says.
+// Write writes the report as a table, followed by the result of the comparison.
 func (r Report) Write(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	root := "STATE ROOT"
@@ -35,19 +35,19 @@ func (r Report) Write(out io.Writer) error {
 	return nil
 }
 
-// Verdict says in one line what the comparison of the roots gives.
+// Verdict gives the result of the comparison in one line.
 func (r Report) Verdict() string {
 	switch {
 	case !r.Complete:
-		return "state roots: not compared, since not every node told its own"
+		return "state roots: not compared, since not every node reported one"
 	case r.Equal:
 		return fmt.Sprintf("state roots: equal on all %d nodes at slot %d", len(r.Nodes), r.Slot)
 	}
-	return fmt.Sprintf("state roots: NOT EQUAL at slot %d: a node was upgraded otherwise than the others", r.Slot)
+	return fmt.Sprintf("state roots: NOT EQUAL at slot %d: one node was upgraded differently from the others", r.Slot)
 }
 
-// Since says in a line for each node what it does now, where that is another version, phase or leadership than in the
-// report before. A node that told nothing in one of the two is left out: a status page that is late is no change.
+// Since has a line for each node whose version, phase or leadership is not as in the report before. It leaves out nodes
+// that reported nothing in one of the two: a late status page is not a change.
 func (r Report) Since(before Report) (changes []string) {
 	for i, now := range r.Nodes {
 		if i >= len(before.Nodes) || now.Phase == "" || before.Nodes[i].Phase == "" {
@@ -60,7 +60,7 @@ func (r Report) Since(before Report) (changes []string) {
 	return changes
 }
 
-// Over returns the report with what the report before has told of each node that tells nothing now.
+// Over returns the report with the earlier reading of each node that reports nothing now.
 func (r Report) Over(before Report) Report {
 	r.Nodes = slices.Clone(r.Nodes)
 	for i := range min(len(r.Nodes), len(before.Nodes)) {

@@ -10,23 +10,23 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// planInContainer is where a node finds the plan that --plan or --node-plan gives it.
+// planInContainer is where a node finds the plan of --plan or --node-plan.
 const planInContainer = "/rehearsal/manager.json"
 
 // The ports of a node inside its container.
 type ports struct{ status, api int }
 
-// nodeChange is what the rehearsal makes of a node's service.
+// nodeChange is how the rehearsal changes a node's service.
 type nodeChange struct {
-	// image replaces the image of the file, unless it is empty.
+	// image replaces the image in the file, unless it is empty.
 	image string
-	// plan is a file of the host, or empty.
+	// plan is a file on the host, or empty.
 	plan string
-	// published are the ports of the host, on 127.0.0.1.
+	// published are the ports on the host, on 127.0.0.1.
 	published ports
 }
 
-// composeFile is a resolved Compose file, the output of 'config', as far as it is changed here.
+// composeFile is a resolved Compose file, the output of 'config'.
 type composeFile struct {
 	inside   ports
 	document map[string]any
@@ -43,11 +43,11 @@ func readComposeFile(resolved string, inside ports) (*composeFile, error) {
 		return nil, fmt.Errorf("the Compose file has no services")
 	}
 	f.services = services
-	// Both give the project a name, which -p does.
+	// Both Composes write a project name, but -p sets it.
 	delete(f.document, "name")
 	for name, service := range services {
 		if _, isMap := service.(map[string]any); !isMap {
-			return nil, fmt.Errorf("service %s of the Compose file is no mapping", name)
+			return nil, fmt.Errorf("service %s of the Compose file is not a mapping", name)
 		}
 	}
 	return f, nil
@@ -58,8 +58,8 @@ func (f *composeFile) service(name string) map[string]any {
 	return service
 }
 
-// isolate takes away all that would touch another project of the same file: published ports and fixed container names.
-// Services of a profile are left out, and none is built.
+// isolate removes everything that would affect another project from the same file: published ports and fixed container
+// names. It also removes services with a profile, and builds nothing.
 func (f *composeFile) isolate() {
 	for name := range f.services {
 		service := f.service(name)
@@ -74,11 +74,12 @@ func (f *composeFile) isolate() {
 	f.dropUnused()
 }
 
-// change makes a node of the rehearsal of a service. Its dependencies go: the rehearsal starts what it needs, in order.
+// change turns a service into a node of the rehearsal. Its dependencies go: the rehearsal starts what it needs, in
+// order.
 func (f *composeFile) change(name string, c nodeChange) error {
 	service := f.service(name)
 	if service == nil {
-		return fmt.Errorf("the Compose file has no service %s: it has %s; name the nodes with --nodes",
+		return fmt.Errorf("the Compose file has no service %s, only %s: name the nodes with --nodes",
 			name, strings.Join(slices.Sorted(maps.Keys(f.services)), ", "))
 	}
 	delete(service, "depends_on")
@@ -86,7 +87,7 @@ func (f *composeFile) change(name string, c nodeChange) error {
 		service["image"] = c.image
 	}
 	if service["image"] == nil {
-		return fmt.Errorf("service %s of the Compose file names no image: name one there, or with --image", name)
+		return fmt.Errorf("service %s of the Compose file has no image: add one there, or use --image", name)
 	}
 	service["ports"] = []any{
 		fmt.Sprintf("127.0.0.1:%d:%d", c.published.status, f.inside.status),
@@ -107,7 +108,7 @@ func (f *composeFile) change(name string, c nodeChange) error {
 	return nil
 }
 
-// environmentOf returns the variables of both forms that there are.
+// environmentOf returns the variables, which can have two forms.
 func environmentOf(value any) map[string]any {
 	variables := map[string]any{}
 	switch value := value.(type) {
@@ -122,7 +123,7 @@ func environmentOf(value any) map[string]any {
 	return variables
 }
 
-// others are the services that are no nodes.
+// others gives the services that are not nodes.
 func (f *composeFile) others(nodes []string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(f.services)) {
 		if !slices.Contains(nodes, name) {
@@ -132,7 +133,8 @@ func (f *composeFile) others(nodes []string) (names []string) {
 	return names
 }
 
-// networksOf returns the networks of a service, by their names at the engine, with the service's aliases in each.
+// networksOf returns the networks of a service by the names the engine knows them by, with the service's aliases in
+// each.
 func (f *composeFile) networksOf(service, project string) map[string][]string {
 	all := map[string][]string{}
 	defined, _ := f.document["networks"].(map[string]any)
@@ -163,7 +165,7 @@ func (f *composeFile) networksOf(service, project string) map[string][]string {
 	return all
 }
 
-// text is JSON, which is YAML, too.
+// text gives the file as JSON, which is also YAML.
 func (f *composeFile) text() ([]byte, error) {
 	text, err := json.MarshalIndent(f.document, "", "  ")
 	if err != nil {

@@ -164,15 +164,15 @@ volumes:
   unused: {name: real}
 `)
 	require.Equal(t, []string{
-		"volume device is /srv/device of the host or of a server: leave out driver_opts, so that the rehearsal gets one of its own",
-		"volume named has the name real-data: leave that out, so that the rehearsal gets one of its own",
-		"volume outside is external: leave that out, so that the rehearsal gets one of its own",
-		"network theirs is external: leave that out, so that the rehearsal gets one of its own",
-		"service a may write to /srv/state of the host: give it a volume, or mount it read-only",
-		"service a may write to /srv/chain of the host: give it a volume, or mount it read-only",
-		"service a may write to ./pg of the host: give it a volume, or mount it read-only",
-		"service b has network_mode host: leave that out",
-		"service b has volumes_from container:real: leave that out",
+		"volume device is /srv/device on the host or a server: remove driver_opts, so that the rehearsal gets its own",
+		"volume named has the name real-data: remove that, so that the rehearsal gets its own",
+		"volume outside is external: remove that, so that the rehearsal gets its own",
+		"network theirs is external: remove that, so that the rehearsal gets its own",
+		"service a may write to /srv/state on the host: use a volume, or mount it read-only",
+		"service a may write to /srv/chain on the host: use a volume, or mount it read-only",
+		"service a may write to ./pg on the host: use a volume, or mount it read-only",
+		"service b has network_mode host: remove that",
+		"service b has volumes_from container:real: remove that",
 	}, f.foreign("p"))
 	require.True(t, f.hasVolume("own"))
 	require.False(t, f.hasVolume("unused"), "nobody uses it any more")
@@ -188,9 +188,9 @@ func TestNodeWithoutAPlanOfItsOwnKeepsTheImages(t *testing.T) {
 func TestComposeFileThatDoesNotFitIsRefused(t *testing.T) {
 	f := resolve(t, resolvedByOne)
 	require.EqualError(t, f.change("replica-9", nodeChange{}),
-		"the Compose file has no service replica-9: it has da, sequencer; name the nodes with --nodes")
+		"the Compose file has no service replica-9, only da, sequencer: name the nodes with --nodes")
 	delete(f.service("sequencer"), "image")
-	require.ErrorContains(t, f.change("sequencer", nodeChange{}), "names no image")
+	require.ErrorContains(t, f.change("sequencer", nodeChange{}), "has no image")
 	for text, want := range map[string]string{
 		"services: [1]":    "has no services",
 		"services: {a: 1}": "service a",

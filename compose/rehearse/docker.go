@@ -17,11 +17,12 @@ import (
 	"time"
 )
 
-// commandTimeout bounds every command but those that follow, copy or stop: an engine that hangs must not hang the rehearsal.
+// commandTimeout is for every command but those that follow, copy or stop: a hanging engine must not hang the
+// rehearsal.
 const commandTimeout = 3 * time.Minute
 
-// errUnavailable is in the errors that mean that no rehearsal can be had here, whatever the plan is worth.
-var errUnavailable = errors.New("the rehearsal cannot be carried out")
+// errUnavailable is in errors that say nothing about the plan: no rehearsal can run here.
+var errUnavailable = errors.New("the rehearsal cannot run")
 
 // engine runs the command lines of Docker and Compose.
 type engine struct {
@@ -30,7 +31,8 @@ type engine struct {
 	dockerVersion, composeVersion string
 }
 
-// findEngine looks which commands there are, and that an engine answers. wanted is the command of Compose, or empty.
+// findEngine finds the command of Compose, which is wanted unless that is empty, and checks that a Docker engine
+// answers.
 func findEngine(ctx context.Context, wanted string) (*engine, error) {
 	e := &engine{}
 	version, err := run(ctx, "docker", "version", "--format", "{{.Server.Version}}")
@@ -51,13 +53,13 @@ func findEngine(ctx context.Context, wanted string) (*engine, error) {
 		return e, nil
 	}
 	if wanted != "" {
-		return nil, fmt.Errorf("%w: there is no command %q: see --compose", errUnavailable, wanted)
+		return nil, fmt.Errorf("%w: command not found: %q: see --compose", errUnavailable, wanted)
 	}
-	return nil, fmt.Errorf("%w: neither 'docker compose' nor 'docker-compose' is there: install one of them", errUnavailable)
+	return nil, fmt.Errorf("%w: neither 'docker compose' nor 'docker-compose' was found: install one of them", errUnavailable)
 }
 
-// command is exec.CommandContext for a process in a group of its own, so that Ctrl-C in the terminal reaches the
-// rehearsal alone, which then ends its commands in order.
+// command is exec.CommandContext for a process in its own group, so that Ctrl-C in the terminal reaches only the
+// rehearsal, which then ends its commands in order.
 func command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -67,7 +69,7 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run returns what a command writes to stdout. Its error has what it writes to stderr.
+// run returns what a command writes to stdout. The error has what it writes to stderr.
 func run(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
@@ -92,7 +94,7 @@ func (e *engine) docker(ctx context.Context, args ...string) (string, error) {
 	return run(ctx, append([]string{"docker"}, args...)...)
 }
 
-// container is what 'docker inspect' tells that we look at.
+// container is the part of 'docker inspect' that the rehearsal uses.
 type container struct {
 	ID    string `json:"Id"`
 	Name  string
@@ -118,7 +120,7 @@ type container struct {
 	}
 }
 
-// stays reports whether the container is meant to run for ever.
+// stays reports whether the container is meant to run forever.
 func (c *container) stays() bool {
 	return c.HostConfig.RestartPolicy.Name == "always" || c.HostConfig.RestartPolicy.Name == "unless-stopped"
 }
@@ -126,6 +128,7 @@ func (c *container) stays() bool {
 const (
 	projectLabel = "com.docker.compose.project"
 	serviceLabel = "com.docker.compose.service"
+	oneOffLabel  = "com.docker.compose.oneoff"
 )
 
 // containers returns all containers of project, by service.
@@ -143,7 +146,9 @@ func (e *engine) containers(ctx context.Context, project string) (map[string]con
 		return nil, err
 	}
 	for _, c := range found {
-		all[c.Config.Labels[serviceLabel]] = c
+		if c.Config.Labels[oneOffLabel] != "True" { // that is not the service
+			all[c.Config.Labels[serviceLabel]] = c
+		}
 	}
 	return all, nil
 }
@@ -195,7 +200,7 @@ func (e *engine) digest(ctx context.Context, id, path string) (string, error) {
 		for {
 			header, err := archive.Next()
 			if err != nil {
-				return fmt.Errorf("%s is no regular file: %w", path, err)
+				return fmt.Errorf("%s is not a regular file: %w", path, err)
 			}
 			if header.Typeflag != tar.TypeReg {
 				continue
@@ -211,7 +216,7 @@ func (e *engine) digest(ctx context.Context, id, path string) (string, error) {
 	return digest, err
 }
 
-// export hands the archive of a path of a container to use. It works without a shell in the image.
+// export passes the archive of a path in a container to use. It needs no shell in the image.
 func (e *engine) export(ctx context.Context, id, path string, use func(*tar.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -227,7 +232,7 @@ func (e *engine) export(ctx context.Context, id, path string, use func(*tar.Read
 	}
 	useErr := use(tar.NewReader(out))
 	if useErr == nil {
-		// Whoever has seen enough need not read on.
+		// use may stop before the end of the archive.
 		cancel()
 	}
 	if waitErr := cmd.Wait(); waitErr != nil && useErr != nil {

@@ -13,11 +13,11 @@ import (
 // snapshotFrom is the lowest height at which a snapshot is taken, in blocks, so that there is something in it.
 const snapshotFrom = 3
 
-// faultGroup is what happens on one chain: each fault to another node, so that one that breaks its node hides no other. A
-// node of nil leaves the fault out.
+// faultGroup is what happens on one chain. Each fault goes to a different node, so that a broken node hides no other
+// fault. A nil node skips the fault.
 type faultGroup struct{ stop, kill, late *node }
 
-// groupFaults spreads the faults over as many chains as the number of nodes asks for.
+// groupFaults spreads the faults over as many chains as the number of nodes requires.
 func groupFaults(nodes []*node) []faultGroup {
 	switch last := len(nodes) - 1; last {
 	case 1:
@@ -27,7 +27,7 @@ func groupFaults(nodes []*node) []faultGroup {
 	}
 }
 
-// fault is one scenario while it runs.
+// fault is a running scenario.
 type fault struct {
 	step *stepReport
 	node *node
@@ -35,7 +35,7 @@ type fault struct {
 	err  error
 }
 
-// note is for the goroutine of the fault alone.
+// note may be called only by the goroutine of the fault.
 func (f *fault) note(format string, values ...any) {
 	f.step.Notes = append(f.step.Notes, fmt.Sprintf(format, values...))
 }
@@ -49,7 +49,7 @@ func (r *rehearsal) faults(ctx context.Context) error {
 	return nil
 }
 
-// faultsOf runs the faults of a group at the same time, on a chain that begins anew.
+// faultsOf runs the faults of a group at the same time, on a new chain.
 func (r *rehearsal) faultsOf(ctx context.Context, group faultGroup) error {
 	begun := time.Now()
 	var saved string
@@ -84,7 +84,7 @@ func (r *rehearsal) faultsOf(ctx context.Context, group faultGroup) error {
 	return r.concludeFaults(ctx, group, faults, saved, begun)
 }
 
-// newChain wipes everything, the chain too where it is a service of the Compose file, and starts all nodes but late.
+// newChain wipes everything, including the chain if it is a service of the Compose file, and starts all nodes but late.
 func (r *rehearsal) newChain(ctx context.Context, late *node) error {
 	wiped := append(slices.Clone(r.settings.newChain), r.settings.wipeToo...)
 	if len(r.settings.newChain) > 0 {
@@ -105,7 +105,7 @@ func (r *rehearsal) newChain(ctx context.Context, late *node) error {
 	return r.startNew(ctx, slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool { return n == late })...)
 }
 
-// inflict runs the faults and then waits until each node is where a node without faults would be.
+// inflict runs the faults and then waits until each node is where it would be without faults.
 func (r *rehearsal) inflict(ctx context.Context, faults []*fault) {
 	stopLoad := r.startLoad(ctx, faults[0].step)
 	var running sync.WaitGroup
@@ -132,7 +132,7 @@ func (r *rehearsal) concludeFaults(ctx context.Context, group faultGroup, faults
 	}
 	for i, f := range faults {
 		about := []*node{f.node}
-		if i == 0 { // and of those to which nothing was done
+		if i == 0 { // and the nodes to which nothing was done
 			about = append(about, slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool {
 				return slices.ContainsFunc(faults, func(f *fault) bool { return f.node == n })
 			})...)
@@ -160,8 +160,8 @@ func (r *rehearsal) concludeFaults(ctx context.Context, group faultGroup, faults
 	}, nodes)
 }
 
-// stopAtStopHeights stops a node as an orchestrator does, when it has reported its stop height and has perhaps not committed
-// it.
+// stopAtStopHeights stops a node as an orchestrator does, when it has reported its stop height but may not have
+// committed it.
 func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 	hits := 0
 	for _, v := range r.versions[r.settings.first:] {
@@ -178,7 +178,7 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 				case n.status.VersionIndex == v.Version && n.status.Height != nil && n.status.Height.Blocks >= *v.StopHeight:
 					at = "as soon as it was reported"
 				case n.status.VersionIndex > v.Version:
-					at, past = "when it was past it already", true
+					at, past = "when it was already past it", true
 				}
 			})
 			return at != ""
@@ -192,9 +192,9 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 		if err != nil {
 			return err
 		}
-		f.note("%s got SIGTERM at stop height %d, %s: exit code %d", f.node.service, *v.StopHeight, at, code)
+		f.note("%s got SIGTERM at stop height %d, %s, and exited %d", f.node.service, *v.StopHeight, at, code)
 		if code != 0 {
-			return failf(f.node.service, "%s, version %d: after SIGTERM at stop height %d its container ended with exit code %d, not 0",
+			return failf(f.node.service, "%s, version %d: after SIGTERM at stop height %d, its container exited %d, not 0",
 				f.node.service, v.Version, *v.StopHeight, code)
 		}
 		if err := r.start(ctx, f.node); err != nil {
@@ -202,12 +202,13 @@ func (r *rehearsal) stopAtStopHeights(ctx context.Context, f *fault) error {
 		}
 	}
 	if hits == 0 {
-		return failf(f.node.service, "%s was past each stop height before it could be stopped there: give it stop heights that are still to come", f.node.service)
+		return failf(f.node.service, "%s had passed each stop height before it could be stopped there: use higher stop heights", f.node.service)
 	}
 	return nil
 }
 
-// killAtUpgrades kills a node as soon as a migration has begun; where there is none, when the version before is complete.
+// killAtUpgrades kills a node as soon as a migration has begun or, if there is none, as soon as the version before is
+// complete.
 func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
 	kills := 0
 	for version := r.settings.first + 1; version < len(r.versions); version++ {
@@ -220,7 +221,7 @@ func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
 		var already bool
 		f.node.with(func() { already = f.node.seen.saw("version started", version) })
 		if already {
-			f.note("%s was at version %d already", f.node.service, version)
+			f.note("%s was already at version %d", f.node.service, version)
 			continue
 		}
 		if err := r.await(ctx, fmt.Sprintf("%q of version %d", trigger, of), []*node{f.node}, func(n *node) bool {
@@ -232,7 +233,7 @@ func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
 			return err
 		}
 		kills++
-		if err := r.await(ctx, fmt.Sprintf("version %d runs", version), []*node{f.node}, func(n *node) (reached bool) {
+		if err := r.await(ctx, fmt.Sprintf("start of version %d", version), []*node{f.node}, func(n *node) (reached bool) {
 			n.with(func() { reached = n.seen.reached(version) })
 			return reached
 		}); err != nil {
@@ -241,7 +242,7 @@ func (r *rehearsal) killAtUpgrades(ctx context.Context, f *fault) error {
 		f.note("%s was killed at %q of version %d%s", f.node.service, trigger, of, r.afterKill(f.node, version))
 	}
 	if kills == 0 {
-		return failf(f.node.service, "%s was past each upgrade before it could be killed there: give it stop heights that are still to come", f.node.service)
+		return failf(f.node.service, "%s had passed each upgrade before it could be killed there: use higher stop heights", f.node.service)
 	}
 	return nil
 }
@@ -250,18 +251,18 @@ func (r *rehearsal) afterKill(n *node, version int) (text string) {
 	n.with(func() {
 		switch {
 		case n.seen.saw("interrupted migration is run again", version):
-			text = ", and the migration was run again"
+			text = ", and the migration ran again"
 		case n.seen.saw("migration finished", version):
-			text = ", and the migration had completed before"
+			text = ", and the migration had already completed"
 		}
 	})
 	return text
 }
 
-// joinLate starts a node on a new volume when all others are past the first upgrade.
+// joinLate starts a node on a new volume once all others are past the first upgrade.
 func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 	others := 0
-	if err := r.await(ctx, "the others are past the first upgrade", []*node{f.node}, func(late *node) bool {
+	if err := r.await(ctx, "first upgrade of the other nodes", []*node{f.node}, func(late *node) bool {
 		past := true
 		others = 0
 		var newest time.Time
@@ -277,26 +278,26 @@ func (r *rehearsal) joinLate(ctx context.Context, f *fault) error {
 				}
 			})
 		}
-		// It waits for what the others do, so it stands only when they do.
+		// It waits for the others, so it stalls only when they do.
 		late.with(func() { late.progress = newest })
 		return past
 	}); err != nil {
 		return err
 	}
 	if others == 0 {
-		return failf(f.node.service, "%s had nobody to join: each other node has failed", f.node.service)
+		return failf(f.node.service, "%s had no node to join: all others have failed", f.node.service)
 	}
 	if err := r.startNew(ctx, f.node); err != nil {
 		return err
 	}
-	f.note("%s joined when the others were past the first upgrade", f.node.service)
+	f.note("%s joined after the others' first upgrade", f.node.service)
 	return nil
 }
 
-// saveSnapshot stops a node before an upgrade, the first one if the machine is fast enough, copies its volume and starts it
-// again. Without a snapshot the name is empty, and the step says why.
+// saveSnapshot stops a node before an upgrade (the first one if the machine is fast enough), copies its volume and
+// starts it again. Without a snapshot, the name is empty and the step says why.
 func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (string, error) {
-	if err := r.await(ctx, "a height for a snapshot is told", []*node{n}, func(n *node) bool { return n.height() >= snapshotFrom }); err != nil {
+	if err := r.await(ctx, "height for a snapshot", []*node{n}, func(n *node) bool { return n.height() >= snapshotFrom }); err != nil {
 		return "", err
 	}
 	code, err := r.stop(ctx, n)
@@ -304,13 +305,13 @@ func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (s
 		return "", err
 	}
 	if code != 0 {
-		return "", failf(n.service, "%s: after SIGTERM, for a snapshot, its container ended with exit code %d, not 0", n.service, code)
+		return "", failf(n.service, "%s: after SIGTERM, for a snapshot, its container exited %d, not 0", n.service, code)
 	}
 	height, first := n.height(), 0
 	n.with(func() { first = n.version })
 	file := filepath.Join(r.dir, "snapshot.tar")
 	if last := len(r.versions) - 1; n.saw("version completed", last-1) {
-		s.Notes = append(s.Notes, fmt.Sprintf("no snapshot was taken: %s was past its last upgrade at height %d", n.service, height))
+		s.Notes = append(s.Notes, fmt.Sprintf("no snapshot was taken: %s was already past its last upgrade, at height %d", n.service, height))
 		file = ""
 	} else if err := r.save(ctx, n.id(), r.data, file); err != nil {
 		return "", err
@@ -320,13 +321,18 @@ func (r *rehearsal) saveSnapshot(ctx context.Context, n *node, s *stepReport) (s
 	return file, r.start(ctx, n)
 }
 
-// restore replaces the volume of the first of nodes by its snapshot, and compares it with the rest, which were never restored.
+// restore replaces the volume of the first node with its snapshot, and compares it with the others, which were never
+// restored.
 func (r *rehearsal) restore(ctx context.Context, s *stepReport, nodes []*node, file string) error {
 	n := nodes[0]
 	if err := r.wipe(ctx, []string{n.service}); err != nil {
 		return err
 	}
 	if err := r.create(ctx, []*node{n}, nil, func(n *node) error { return r.load(ctx, n.id(), r.data, file) }); err != nil {
+		return err
+	}
+	// Here it keeps no node from an upgrade, however long it takes, and what follows shows that the state is what it was.
+	if err := r.carryOut(ctx, r.step(stepDryRun), func(ctx context.Context, s *stepReport) error { return r.tryMigration(ctx, s, n) }, nil); err != nil {
 		return err
 	}
 	if err := r.startNew(ctx, n); err != nil {

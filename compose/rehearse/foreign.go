@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// foreign lists what a rehearsal of the file would share with the host or with another project. It migrates and wipes what
-// its nodes write to, and takes it away in the end, so all of that has to be its own; on a network of somebody else its
-// services would answer by the names of the real ones.
+// foreign lists what a rehearsal of the file would share with the host or with another project. A rehearsal migrates,
+// wipes and removes what its nodes write to, so it must own all of that. On another project's network, its services
+// would answer under the names of the real ones.
 func (f *composeFile) foreign(project string) (problems []string) {
 	add := func(format string, values ...any) { problems = append(problems, fmt.Sprintf(format, values...)) }
 	for _, kind := range []string{"volume", "network"} {
@@ -18,13 +18,13 @@ func (f *composeFile) foreign(project string) (problems []string) {
 			definition, _ := all[key].(map[string]any)
 			name, own := definition["name"], project+"_"+key
 			if external := definition["external"]; external != nil && external != false {
-				add("%s %s is external: leave that out, so that the rehearsal gets one of its own", kind, key)
+				add("%s %s is external: remove that, so that the rehearsal gets its own", kind, key)
 			} else if name != nil && name != own {
-				add("%s %s has the name %v: leave that out, so that the rehearsal gets one of its own", kind, key, name)
+				add("%s %s has the name %v: remove that, so that the rehearsal gets its own", kind, key, name)
 			}
 			options, _ := definition["driver_opts"].(map[string]any)
 			if device := options["device"]; kind == "volume" && device != nil {
-				add("volume %s is %v of the host or of a server: leave out driver_opts, so that the rehearsal gets one of its own", key, device)
+				add("volume %s is %v on the host or a server: remove driver_opts, so that the rehearsal gets its own", key, device)
 			}
 		}
 	}
@@ -33,23 +33,23 @@ func (f *composeFile) foreign(project string) (problems []string) {
 		mounts, _ := service["volumes"].([]any)
 		for _, mount := range mounts {
 			if source := writableBind(mount); source != "" {
-				add("service %s may write to %s of the host: give it a volume, or mount it read-only", name, source)
+				add("service %s may write to %s on the host: use a volume, or mount it read-only", name, source)
 			}
 		}
 		if mode := fmt.Sprint(service["network_mode"]); mode == "host" || strings.HasPrefix(mode, "container:") {
-			add("service %s has network_mode %s: leave that out", name, mode)
+			add("service %s has network_mode %s: remove that", name, mode)
 		}
 		others, _ := service["volumes_from"].([]any)
 		for _, other := range others {
 			if strings.HasPrefix(fmt.Sprint(other), "container:") {
-				add("service %s has volumes_from %v: leave that out", name, other)
+				add("service %s has volumes_from %v: remove that", name, other)
 			}
 		}
 	}
 	return problems
 }
 
-// writableBind returns the path of the host that a mount lets a container write to, or nothing.
+// writableBind returns the path on the host that a mount lets a container write to, or nothing.
 func writableBind(mount any) string {
 	switch mount := mount.(type) {
 	case map[string]any:
@@ -66,7 +66,7 @@ func writableBind(mount any) string {
 	return ""
 }
 
-// dropUnused takes volumes and networks out of the file that no service uses any more.
+// dropUnused removes volumes and networks that no service uses any more.
 func (f *composeFile) dropUnused() {
 	used := map[string]bool{}
 	for name := range f.services {

@@ -32,7 +32,7 @@ func failedNode(t *testing.T, service string) *node {
 	return n
 }
 
-// A node may fail when whoever waited for it has seen enough, or where nothing was done to it.
+// A node may fail after nobody waits for it any more, or without having been touched.
 func TestStepWithANodeThatFailedUnnoticedHasNotPassed(t *testing.T) {
 	healthy, broken := newNode("a", ports{}), failedNode(t, "b")
 	r := rehearsalOf(healthy, broken)
@@ -42,7 +42,41 @@ func TestStepWithANodeThatFailedUnnoticedHasNotPassed(t *testing.T) {
 	s = r.step(stepResync)
 	require.NoError(t, r.settle(t.Context(), s, nil, []*node{healthy, broken}))
 	require.Equal(t, failed, s.Result)
-	require.Equal(t, "b: exit code 101: version 1: the node exited 101", s.Failures[0].Sentence)
+	require.Equal(t, "b: exited 101: version 1: the node exited 101", s.Failures[0].Sentence)
+}
+
+func TestNodeWhoseStateIsDamagedIsCountedApartFromOtherFailures(t *testing.T) {
+	healthy, broken, damaged := newNode("a", ports{}), failedNode(t, "b"), newNode("c", ports{})
+	damaged.seen = logged(t, configured+`
+1 !rehearsal: killed
+2 version configured :"version":0
+3 run failed :"version":0 | "exit_code":101 | "cause":"state_damaged" | "error":"version 0: its node exited 101; safe" | "stderr":"Error: Fix didn't help"
+4 version configured :"version":0
+5 run failed :"version":0 | "exit_code":101 | "cause":"state_damaged" | "error":"version 0: its node exited 101; safe"
+`)
+	damaged.seen.node = "c"
+	r := rehearsalOf(healthy, broken, damaged)
+	s := r.step(stepResync)
+	require.NoError(t, r.settle(t.Context(), s, nil, r.nodes))
+	require.Equal(t, failed, s.Result)
+	require.Equal(t, []damageReport{{Node: "c", Version: number(0), Killed: true}}, s.Damaged, "once, however often it was started again")
+	require.Len(t, s.Failures, 2)
+	require.Equal(t, "c: its state is damaged after a SIGKILL by the rehearsal: exited 101: version 0: its node exited 101: Fix didn't help",
+		s.Failures[1].Sentence)
+}
+
+func TestDamageIsNotBlamedOnAKillThatCameLaterOrNever(t *testing.T) {
+	for text, killed := range map[string]bool{
+		``: false,
+		`1 run failed :"exit_code":137 | "error":"the node was killed"`: true,
+		`1 run failed :"exit_code":101 | "error":"a panic"`:             false,
+		`1 !rehearsal: stopped`:                                         false,
+		`9 !rehearsal: killed`:                                          false,
+	} {
+		seen := logged(t, text+"\n"+`5 run failed :"exit_code":101 | "cause":"state_damaged" | "error":"x"`)
+		require.Equal(t, killed, seen.damage().Killed, text)
+	}
+	require.Nil(t, logged(t, `1 run failed :"exit_code":101 | "error":"a panic"`).damage())
 }
 
 func TestStepThatWasCutShortHasNotPassed(t *testing.T) {
@@ -52,7 +86,7 @@ func TestStepThatWasCutShortHasNotPassed(t *testing.T) {
 	s := r.step(stepSnapshot)
 	require.NoError(t, r.settle(over, s, nil, r.nodes))
 	require.Equal(t, failed, s.Result)
-	require.Equal(t, "the time of --timeout is over, before all was compared", s.Failures[0].Sentence)
+	require.Equal(t, "--timeout was exceeded, before everything was compared", s.Failures[0].Sentence)
 
 	interrupted, cancel := context.WithCancelCause(t.Context())
 	cancel(nil)
@@ -61,7 +95,7 @@ func TestStepThatWasCutShortHasNotPassed(t *testing.T) {
 	require.Equal(t, notReached, s.Result)
 }
 
-// ledger is the API of a node that tells the roots of some slots.
+// ledger is the API of a node that reports the roots of some slots.
 func ledger(t *testing.T, service string, roots map[uint64]string) *node {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -95,12 +129,12 @@ func chainOf(last uint64, changed ...uint64) map[uint64]string {
 	return roots
 }
 
-func TestRootThatIsNotToldAtAStopHeightIsAFailure(t *testing.T) {
+func TestRootThatIsNotReportedAtAStopHeightIsAFailure(t *testing.T) {
 	silent := chainOf(90)
 	delete(silent, 41)
 	r := rehearsalOf(ledger(t, "a", chainOf(90)), ledger(t, "b", silent))
 	_, _, err := r.compare(t.Context(), r.step(stepLive), r.nodes, nil)
-	require.EqualError(t, err, "b does not tell its state root at height 41 (/ledger/slots/41), so it was not compared")
+	require.EqualError(t, err, "b does not report its state root at height 41 (/ledger/slots/41), so it was not compared")
 
 	delete(silent, 7)
 	silent[41] = "root"
@@ -108,7 +142,7 @@ func TestRootThatIsNotToldAtAStopHeightIsAFailure(t *testing.T) {
 	_, _, err = r.compare(t.Context(), s, r.nodes, nil)
 	require.NoError(t, err)
 	require.Empty(t, s.Failures)
-	require.Equal(t, []string{"b told its state root at 89 of 90 slots"}, s.Notes)
+	require.Equal(t, []string{"b reported its state root at 89 of 90 slots"}, s.Notes)
 }
 
 func TestStepIsComparedWithAnEarlierOneAtEachOfItsSlots(t *testing.T) {
@@ -126,7 +160,7 @@ func TestStepIsComparedWithAnEarlierOneAtEachOfItsSlots(t *testing.T) {
 	_, _, err := r.compare(t.Context(), s, r.nodes, before)
 	require.NoError(t, err)
 	require.Len(t, s.Failures, 1)
-	require.Equal(t, "state roots diverge from height 12345 on, in version 2 (v2): live upgrade differs from the others", s.Failures[0].Sentence)
+	require.Equal(t, "state roots diverge from height 12345, in version 2 (v2): live upgrade differs from the others", s.Failures[0].Sentence)
 }
 
 func TestBystanderThatDivergesFailsTheStepThatIsAboutIt(t *testing.T) {
@@ -142,9 +176,9 @@ func TestBystanderThatDivergesFailsTheStepThatIsAboutIt(t *testing.T) {
 
 func TestLoadThatEndsByItselfIsAFailure(t *testing.T) {
 	for command, why := range map[string]string{
-		"echo no key >&2; exit 3": "with exit status 3: no key",
-		"true":                    "with exit status 0",
-		"no-such-command-here":    "with exit status 127",
+		"echo no key >&2; exit 3": "SIGTERM: exit status 3: no key",
+		"true":                    ": exit status 0",
+		"no-such-command-here":    ": exit status 127",
 	} {
 		r := rehearsalOf()
 		l := &load{network: r.network, command: command}

@@ -20,17 +20,17 @@ const (
 	loadMargin = 4
 )
 
-// load sends transactions while the network is not about to upgrade.
+// load sends transactions, except when the network is about to upgrade.
 type load struct {
 	network *network
-	// command is run by sh in place of the built-in load.
+	// command is run by sh instead of the built-in load.
 	command string
 	sent    atomic.Int64
 	pauses  atomic.Int64
 	broken  atomic.Pointer[string]
 }
 
-// run sends until ctx ends. It pauses from loadMargin blocks before a stop height until every node is beyond it.
+// run sends until ctx ends. It pauses from loadMargin blocks before a stop height until every node has passed it.
 func (l *load) run(ctx context.Context) {
 	var end context.CancelFunc
 	ended := make(chan struct{})
@@ -61,7 +61,7 @@ func (l *load) run(ctx context.Context) {
 	}
 }
 
-// quiet reports whether a node is near a stop height, or has told no height yet.
+// quiet reports whether a node is near a stop height, or has not reported a height yet.
 func (l *load) quiet() (quiet bool) {
 	for _, n := range l.network.nodes {
 		n.with(func() {
@@ -96,20 +96,20 @@ func (l *load) send(ctx context.Context) {
 		if err != nil {
 			why = err.Error()
 		}
-		text := fmt.Sprintf("the load %q ended before it got SIGTERM, with %s", l.command, why)
+		text := fmt.Sprintf("the load %q ended before it got SIGTERM: %s", l.command, why)
 		if said := strings.TrimSpace(out.String()); said != "" {
 			text += ": " + said
 		}
 		l.broken.Store(&text)
 	}
 	if cmd.Process != nil {
-		// What it has left behind would send on through the stop height.
+		// A leftover process would keep sending through the stop height.
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
 	<-ctx.Done()
 }
 
-// environment tells the load where the nodes are: REHEARSAL_APIS has all addresses, and REHEARSAL_API_REPLICA_0 one.
+// environment gives the load the addresses of the nodes: REHEARSAL_APIS has all, and REHEARSAL_API_REPLICA_0 has one.
 func (l *load) environment() (variables []string) {
 	var all []string
 	for _, n := range l.network.nodes {
@@ -121,7 +121,7 @@ func (l *load) environment() (variables []string) {
 	return append(variables, "REHEARSAL_APIS="+strings.Join(all, " "))
 }
 
-// post gives a transaction to the leader: the others refuse it.
+// post sends a transaction to the leader: the others reject it.
 func (l *load) post(ctx context.Context, text string) {
 	body, err := json.Marshal(map[string][]byte{"body": []byte(text)})
 	if err != nil {

@@ -1,16 +1,17 @@
-// Rehearse plays an upgrade through before it is made: it runs a network of a Compose file under the entrypoint, with
-// the image and the plan that are to be deployed, through every upgrade, and says whether all nodes end on the same
+// Rehearse tries an upgrade before it is made. It runs the network of a Compose file under the entrypoint, with the
+// image and the plan that will be deployed, through every upgrade, and reports whether all nodes end with the same
 // state, also after faults.
 //
 //	go run ./compose/rehearse [FLAGS]
 //
 // Phase 1 lets all nodes upgrade live, under a small load that pauses before each stop height. Phase 2 wipes the nodes'
-// volumes and has them sync again, from nothing or from a snapshot. Phase 3 begins the chain anew and inflicts faults, each on a
-// node of its own. It runs in a Compose project of its own, which it removes in the end, also after Ctrl-C. It needs
-// docker, and docker-compose 1.29 or Compose v2. docs/rehearsal.md describes it, the flags and the report.
+// volumes and lets them sync again, from nothing or from a snapshot. Phase 3 starts a new chain and injects faults,
+// each into a different node. It runs in its own Compose project, which it removes at the end, also after Ctrl-C. It
+// needs docker, and docker-compose 1.29 or Compose v2. docs/rehearsal.md describes the rehearsal, the flags and the
+// report.
 //
-// Exit codes: 0 every step passed, 1 a step failed, 64 the command line is wrong, 69 the rehearsal cannot be carried out
-// (no Docker, an image that is not there, a Compose file that does not fit), 130 interrupted.
+// Exit codes: 0 every step passed, 1 a step failed, 64 the command line is wrong, 69 the rehearsal cannot run (no
+// Docker, a missing image, a Compose file that does not fit), 130 interrupted.
 package main
 
 import (
@@ -41,31 +42,31 @@ const (
 	exitUnavailable = 69
 	exitInterrupted = 130
 
-	// removeTimeout bounds the tidying up, which comes after a Ctrl-C, too.
+	// removeTimeout is for the cleanup, which also follows a Ctrl-C.
 	removeTimeout = 5 * time.Minute
 )
 
-// errTimeout ends a rehearsal that takes longer than --timeout: that is a verdict.
-var errTimeout = errors.New("the time of --timeout is over")
+// errTimeout ends a rehearsal that takes longer than --timeout, which counts as failed.
+var errTimeout = errors.New("--timeout was exceeded")
 
-// settings are the flags, and what follows from them.
+// settings are the flags and what is derived from them.
 type settings struct {
 	image, file, plan, state, load, reportFile, data, compose string
 	nodePlans                                                 map[string]string
 	nodes, newChain, wipeToo, keepVolumes                     []string
-	// first is the version that the nodes begin with: that of the snapshot.
+	// first is the version that the nodes start with: that of the snapshot.
 	first               int
 	moreBlocks          uint64
 	timeout, stall      time.Duration
 	statusPort, apiPort int
-	keep                bool
+	keep, noDryRun      bool
 }
 
 func main() {
 	os.Exit(rehearse(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// rehearse is the program: the report goes to stdout, and what happens meanwhile to stderr.
+// rehearse is the program. It writes the report to stdout and its progress to stderr.
 func rehearse(args []string, stdout, stderr io.Writer) int {
 	s, err := parse(args, stdout)
 	if errors.Is(err, pflag.ErrHelp) {
@@ -106,26 +107,27 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&s.image, "image", "", "`IMAGE` of the nodes, instead of the one in the Compose file")
 	flags.StringVar(&s.file, "file", "compose/compose.yaml", "the Compose `FILE`")
-	flags.StringVar(&s.plan, "plan", "", "the plan, a manager.json, that all nodes get; default: the image's own")
-	flags.StringToStringVar(&s.nodePlans, "node-plan", nil, "`SERVICE=FILE`: another plan for one node; may be repeated")
-	flags.StringVar(&s.state, "state", "", "a `DIR` with a snapshot that each new volume of a node is filled with")
-	flags.StringVar(&s.load, "load", "", "a shell `COMMAND` that sends transactions until it gets SIGTERM, in place of the built-in one of the stand-in")
-	flags.Uint64Var(&s.moreBlocks, "more-blocks", 10, "`BLOCKS` to run on after the last upgrade")
-	flags.DurationVar(&s.timeout, "timeout", time.Hour, "`TIME` after which the rehearsal has failed")
-	flags.DurationVar(&s.stall, "stall", 2*time.Minute, "`TIME` without a new height after which a node has failed")
-	flags.StringVar(&s.reportFile, "report", "", "write the report as JSON to `FILE`, too")
-	flags.BoolVar(&s.keep, "keep", false, "leave containers and volumes as they are in the end")
+	flags.StringVar(&s.plan, "plan", "", "the plan (manager.json) for all nodes; default: the plan in the image")
+	flags.StringToStringVar(&s.nodePlans, "node-plan", nil, "`SERVICE=FILE`: a different plan for one node; may be repeated")
+	flags.StringVar(&s.state, "state", "", "`DIR` with a snapshot; every new volume of a node starts with a copy")
+	flags.StringVar(&s.load, "load", "", "shell `COMMAND` that sends transactions until it gets SIGTERM, instead of the built-in load for the stand-in")
+	flags.Uint64Var(&s.moreBlocks, "more-blocks", 10, "`BLOCKS` to run after the last upgrade")
+	flags.DurationVar(&s.timeout, "timeout", time.Hour, "`TIME` after which the rehearsal fails")
+	flags.DurationVar(&s.stall, "stall", 2*time.Minute, "`TIME` without a new height after which a node fails")
+	flags.StringVar(&s.reportFile, "report", "", "also write the report as JSON to `FILE`")
+	flags.BoolVar(&s.noDryRun, "no-dry-run", false, "do not try a migration with --dry-run: for migrations that do not know that flag")
+	flags.BoolVar(&s.keep, "keep", false, "keep the containers and volumes")
 	flags.StringSliceVar(&s.nodes, "nodes", []string{"sequencer", "replica-0", "replica-1"}, "`SERVICES` of the Compose file that run an entrypoint")
-	flags.StringSliceVar(&s.newChain, "new-chain", []string{"da"}, "`SERVICES` that are wiped to begin a chain anew; empty: the chain cannot be begun anew")
-	flags.StringSliceVar(&s.wipeToo, "wipe-too", nil, "`SERVICES` that are wiped together with the nodes, as a sequencer's database")
-	flags.StringSliceVar(&s.keepVolumes, "keep-volume", nil, "`VOLUMES` of the nodes that are never wiped")
-	flags.StringVar(&s.data, "data", "/data", "the `DIR` in a node's container that has state and checkpoint, and is a volume")
-	flags.StringVar(&s.compose, "compose", "", "the `COMMAND` of Compose; default: 'docker compose', or 'docker-compose' where that is not there")
+	flags.StringSliceVar(&s.newChain, "new-chain", []string{"da"}, "`SERVICES` to wipe for a new chain; empty: no new chain can be started")
+	flags.StringSliceVar(&s.wipeToo, "wipe-too", nil, "`SERVICES` to wipe together with the nodes, such as a sequencer's database")
+	flags.StringSliceVar(&s.keepVolumes, "keep-volume", nil, "`VOLUMES` of the nodes to never wipe")
+	flags.StringVar(&s.data, "data", "/data", "`DIR` in a node's container for state and checkpoint; must be a volume")
+	flags.StringVar(&s.compose, "compose", "", "Compose `COMMAND`; default: 'docker compose', or 'docker-compose' if that is missing")
 	flags.IntVar(&s.statusPort, "status-port", 9848, "`PORT` of the entrypoint's status page in the container")
 	flags.IntVar(&s.apiPort, "api-port", 12346, "`PORT` of the node's API in the container")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			fmt.Fprintf(stdout, "Usage: rehearse [FLAGS]\n\nFlags:\n%s\nExit codes: 0 passed, 1 failed, 64 usage, 69 cannot be carried out, 130 interrupted.\n", flags.FlagUsages())
+			fmt.Fprintf(stdout, "Usage: rehearse [FLAGS]\n\nFlags:\n%s\nExit codes: 0 passed, 1 failed, 64 usage, 69 cannot run, 130 interrupted.\n", flags.FlagUsages())
 		}
 		return s, fmt.Errorf("%w", err)
 	}
@@ -137,7 +139,7 @@ func parse(args []string, stdout io.Writer) (settings, error) {
 
 func (s *settings) check() error {
 	if len(s.nodes) < 2 {
-		return errors.New("--nodes names fewer than two services that run an entrypoint: one is compared with another")
+		return errors.New("--nodes needs at least two services that run an entrypoint, to compare them")
 	}
 	for i, name := range s.nodes {
 		if slices.Contains(s.nodes[:i], name) {
@@ -146,7 +148,7 @@ func (s *settings) check() error {
 	}
 	for flag, port := range map[string]int{"--status-port": s.statusPort, "--api-port": s.apiPort} {
 		if port < 1 || port > 65535 {
-			return fmt.Errorf("%s %d is no port: name one from 1 to 65535", flag, port)
+			return fmt.Errorf("%s %d is not a port, want 1 to 65535", flag, port)
 		}
 	}
 	s.data = path.Clean(s.data)
@@ -154,45 +156,45 @@ func (s *settings) check() error {
 		return errors.New("--timeout and --stall must be above 0")
 	}
 	if strings.TrimSpace(s.compose) == "" && s.compose != "" {
-		return errors.New("--compose is blank: name a command, or leave it out")
+		return errors.New("--compose is blank: give a command, or omit the flag")
 	}
 	for service, file := range s.nodePlans {
 		if file == "" {
-			return fmt.Errorf("--node-plan names no file for %s", service)
+			return fmt.Errorf("--node-plan has no file for %s", service)
 		}
 		if !slices.Contains(s.nodes, service) {
-			return fmt.Errorf("--node-plan names %q, which is none of --nodes: %s", service, strings.Join(s.nodes, ", "))
+			return fmt.Errorf("--node-plan names %q, which is not in --nodes: %s", service, strings.Join(s.nodes, ", "))
 		}
 	}
 	for _, name := range append(slices.Clone(s.newChain), s.wipeToo...) {
 		if slices.Contains(s.nodes, name) {
-			return fmt.Errorf("%q is a node, which is wiped anyway: leave it out of --new-chain and --wipe-too", name)
+			return fmt.Errorf("%q is a node, which is always wiped: remove it from --new-chain and --wipe-too", name)
 		}
 	}
 	for _, file := range append([]string{s.file, s.plan}, values(s.nodePlans)...) {
 		if info, err := os.Stat(file); file != "" && err != nil {
-			return fmt.Errorf("cannot read a file of the command line: %w", err)
+			return fmt.Errorf("cannot read a file named on the command line: %w", err)
 		} else if file != "" && !info.Mode().IsRegular() {
-			return fmt.Errorf("%s is no regular file", file)
+			return fmt.Errorf("%s is not a regular file", file)
 		}
 	}
 	if err := s.checkState(); err != nil || s.reportFile == "" {
 		return err
 	}
-	// Now, so that an old report is not taken for that of a rehearsal which could not be carried out.
+	// Now, so that nobody takes an old report for that of a rehearsal that could not run.
 	if err := os.WriteFile(s.reportFile, nil, 0o644); err != nil {
 		return fmt.Errorf("cannot write --report: %w", err)
 	}
 	return nil
 }
 
-// checkState looks whether there is a snapshot that can be copied, and which version it is of.
+// checkState checks that the snapshot can be copied, and finds out its version.
 func (s *settings) checkState() (err error) {
 	if s.state == "" {
 		return nil
 	}
 	if info, err := os.Stat(s.state); err != nil || !info.IsDir() {
-		return fmt.Errorf("--state %s is no folder", s.state)
+		return fmt.Errorf("--state %s is not a folder", s.state)
 	}
 	if s.state, err = filepath.EvalSymlinks(s.state); err != nil {
 		return fmt.Errorf("cannot read --state: %w", err)
@@ -203,9 +205,11 @@ func (s *settings) checkState() (err error) {
 			return err
 		}
 		if entry.Type()&fs.ModeSymlink != 0 {
-			return fmt.Errorf("%s is a symbolic link, and what it points to would not be copied: make the snapshot with cp -RL", name)
+			return fmt.Errorf("%s is a symbolic link, and its target would not be copied: make the snapshot with cp -RL", name)
 		}
 		switch {
+		case entry.IsDir() && isOfUndo(name):
+			return fs.SkipDir
 		case !entry.Type().IsRegular() || name == filepath.Join(s.state, checkpointFile):
 		case entry.Name() == stampFile:
 			stamps = append(stamps, name)
@@ -217,7 +221,7 @@ func (s *settings) checkState() (err error) {
 		return fmt.Errorf("cannot use --state: %w", err)
 	}
 	if files == 0 {
-		return fmt.Errorf("--state %s has no state: it must be a copy of what a node has below --data", s.state)
+		return fmt.Errorf("--state %s has no state: it must be a copy of a node's --data folder", s.state)
 	}
 	s.first, err = versionOfSnapshot(s.state, stamps)
 	return err
@@ -229,22 +233,34 @@ const (
 	stampFile      = "rollup-version.json"
 )
 
-// versionOfSnapshot is the version from which the upgrades of the snapshot are still to come. The stamp beside the state
-// says which one made it, and the checkpoint does if there is no stamp.
+// isOfUndo reports whether a directory is an undo point, or a state that one has replaced: neither is the state that the
+// nodes use.
+func isOfUndo(dir string) bool {
+	if _, err := os.Lstat(filepath.Join(dir, "rollup-undo.json")); err == nil {
+		return true
+	}
+	state, _, failed := strings.Cut(dir, ".failed-")
+	_, err := os.Lstat(state)
+	return failed && err == nil
+}
+
+// versionOfSnapshot is the version that made the snapshot. The stamp says which one, or the checkpoint if there is no
+// stamp.
 func versionOfSnapshot(dir string, stamps []string) (int, error) {
 	switch checkpoint := filepath.Join(dir, checkpointFile); {
 	case len(stamps) > 1:
-		return 0, fmt.Errorf("--state %s has more than one state: %s: leave the one that the nodes use", dir, strings.Join(stamps, ", "))
+		return 0, fmt.Errorf("--state %s has more than one state: %s: keep only the one that the nodes use", dir, strings.Join(stamps, ", "))
 	case len(stamps) == 1:
 		return recordedVersion("stamp", stamps[0])
 	case exists(checkpoint):
 		return recordedVersion("checkpoint", checkpoint)
 	}
-	return 0, fmt.Errorf("--state %s has neither a %s in the state nor a %s beside it, so that nothing says which version made it, and no node would start on it",
+	return 0, fmt.Errorf("--state %s has neither a %s in the state nor a %s beside it: the version that made it is unknown, and no node would start on it",
 		dir, stampFile, checkpointFile)
 }
 
-// recordedVersion reads the version from a stamp or checkpoint. If it has still to be migrated to that version, it is the one before.
+// recordedVersion reads the version from a stamp or checkpoint. If the migration to it is not finished, it is the one
+// before.
 func recordedVersion(kind, file string) (int, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -322,7 +338,7 @@ func carryOut(interrupted context.Context, s settings, progress io.Writer) (*rep
 	return r, err
 }
 
-// tidy removes the project whatever has happened before.
+// tidy removes the project, whatever happened before.
 func (w *network) tidy() error {
 	ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
 	defer cancel()
@@ -332,7 +348,7 @@ func (w *network) tidy() error {
 	return nil
 }
 
-// projectName is one that no other project has.
+// projectName gives a name that no other project has.
 func projectName() (name string, random int) {
 	var b [4]byte
 	_, _ = rand.Read(b[:])
@@ -351,7 +367,7 @@ func (w *network) prepare(ctx context.Context, s settings, random int) (image st
 	}
 	f.isolate()
 	if problems := f.foreign(w.project); len(problems) > 0 {
-		return "", fmt.Errorf("%s is not for a rehearsal, which writes only to what is its own: %s", s.file, strings.Join(problems, "; "))
+		return "", fmt.Errorf("%s cannot be rehearsed, since a rehearsal writes only to what it owns: %s", s.file, strings.Join(problems, "; "))
 	}
 	for _, volume := range s.keepVolumes {
 		if !f.hasVolume(volume) {
@@ -385,14 +401,14 @@ func (w *network) prepare(ctx context.Context, s settings, random int) (image st
 	for service := range f.services {
 		name, _ := f.service(service)["image"].(string)
 		if _, err := w.docker(ctx, "image", "inspect", "--format", "{{.Id}}", name); err != nil {
-			return "", fmt.Errorf("image %q of service %s is not there: build it ('make testnet-image' builds the stand-in) or pull it", name, service)
+			return "", fmt.Errorf("image %q of service %s was not found: build it ('make testnet-image' builds the stand-in) or pull it", name, service)
 		}
 	}
 	image, _ = f.service(s.nodes[0])["image"].(string)
 	return image, w.writeFile(f)
 }
 
-// copyPlan makes a copy that every user can read, since the container's is another one.
+// copyPlan makes a copy that every user can read, since the container runs as another user.
 func (w *network) copyPlan(plan, service string) (string, error) {
 	if plan == "" {
 		return "", nil

@@ -27,21 +27,21 @@ func TestMistakesOnTheCommandLineAreNamed(t *testing.T) {
 		"--imag x":                           "unknown flag: --imag",
 		"--file FILE x":                      `unexpected argument "x"`,
 		"--file DIR/none":                    "no such file",
-		"--file DIR":                         "is no regular file",
-		"--file FILE --state FILE":           "is no folder",
+		"--file DIR":                         "is not a regular file",
+		"--file FILE --state FILE":           "is not a folder",
 		"--file FILE --plan DIR/none":        "no such file",
-		"--file FILE --nodes=":               "fewer than two",
-		"--file FILE --nodes a":              "fewer than two",
+		"--file FILE --nodes=":               "at least two",
+		"--file FILE --nodes a":              "at least two",
 		"--file FILE --nodes a,b,a":          `names "a" twice`,
-		"--file FILE --api-port 0":           "--api-port 0 is no port",
-		"--file FILE --status-port 65536":    "--status-port 65536 is no port",
-		"--file FILE --node-plan replica-0=": "--node-plan names no file for replica-0",
+		"--file FILE --api-port 0":           "--api-port 0 is not a port",
+		"--file FILE --status-port 65536":    "--status-port 65536 is not a port",
+		"--file FILE --node-plan replica-0=": "--node-plan has no file for replica-0",
 		"--file FILE --report DIR":           "cannot write --report",
 		"--file FILE --state DIR/empty":      "has no state",
 		"--file FILE --state DIR/linked":     "db is a symbolic link",
 		"--file FILE --stall 0s":             "must be above 0",
 		"--file FILE --timeout -1s":          "must be above 0",
-		"--file FILE --node-plan x=a":        `"x", which is none of --nodes`,
+		"--file FILE --node-plan x=a":        `"x", which is not in --nodes`,
 		"--file FILE --wipe-too sequencer":   `"sequencer" is a node`,
 	} {
 		args = strings.NewReplacer("FILE", file, "DIR", dir).Replace(args)
@@ -95,6 +95,11 @@ func TestStampOfASnapshotSaysWithWhichVersionTheNodesBegin(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "state", "db"), nil, 0o644))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "state", "rollup-version.json"), []byte(stamp), 0o644))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "checkpoint.json"), []byte(`{"version_index": 1, "binary_path": "/v1"}`), 0o644), "the stamp counts")
+		for _, other := range []string{"state.before-v1", "state.failed-v1"} { // an undo point, and what one has replaced
+			require.NoError(t, os.Mkdir(filepath.Join(dir, other), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, other, "rollup-version.json"), []byte(stamp), 0o644))
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "state.before-v1", "rollup-undo.json"), nil, 0o644))
 		s, err := parse([]string{"--file", file, "--state", dir}, io.Discard)
 		if problem, bad := want.(string); bad {
 			require.ErrorContains(t, err, problem, stamp)
@@ -111,7 +116,7 @@ func TestSnapshotOfAnUnknownVersionIsRefused(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("services: {}\n"), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "db"), nil, 0o644))
 	_, err := parse([]string{"--file", file, "--state", dir}, io.Discard)
-	require.ErrorContains(t, err, "nothing says which version made it")
+	require.ErrorContains(t, err, "the version that made it is unknown")
 	for _, name := range []string{"state", "kept"} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o755))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name, "rollup-version.json"), []byte(`{"version_index": 0}`), 0o644))
@@ -150,7 +155,7 @@ func TestHelpListsFlagsAndExitCodes(t *testing.T) {
 	_, err := parse([]string{"--help"}, &stdout)
 	require.True(t, errors.Is(err, pflag.ErrHelp))
 	require.Contains(t, stdout.String(), "--node-plan")
-	require.Contains(t, stdout.String(), "69 cannot be carried out")
+	require.Contains(t, stdout.String(), "69 cannot run")
 	require.Equal(t, exitPassed, rehearse([]string{"--help"}, io.Discard, io.Discard))
 }
 

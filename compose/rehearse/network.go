@@ -17,13 +17,13 @@ const (
 	watchEvery = 20 * time.Millisecond
 	stateEvery = 3 * time.Second
 	// company is how long a first failure is held back: what breaks one node often breaks the others too, and then the
-	// report is to say so.
+	// report must say so.
 	company = 3 * time.Second
 	// mute is how long a container may be down without its log saying why.
 	mute = 5 * time.Second
 )
 
-// failures is an error made of what went wrong in a step.
+// failures is an error that lists what went wrong in a step.
 type failures []failureReport
 
 func (f failures) Error() string {
@@ -43,13 +43,13 @@ type network struct {
 	*engine
 	project string
 	file    string
-	// resolved is what is in file.
+	// resolved is the content of file.
 	resolved *composeFile
 	dir      string
 	data     string
-	// kept are the volumes of nodes that a wipe leaves alone, as the Compose file names them.
+	// kept are the volumes of nodes that are never wiped, as the Compose file names them.
 	kept []string
-	// snapshot is a folder that each new volume of a node is filled with, or empty.
+	// snapshot is a folder to fill each new volume of a node with, or empty.
 	snapshot string
 	stall    time.Duration
 	nodes    []*node
@@ -70,7 +70,7 @@ func (w *network) services(nodes []*node) (names []string) {
 	return names
 }
 
-// watch begins to look at the nodes; everything ends with ctx.
+// watch starts watching the nodes, until ctx ends.
 func (w *network) watch(ctx context.Context) {
 	for _, n := range w.nodes {
 		w.watchers.Go(func() { n.poll(ctx) })
@@ -78,7 +78,7 @@ func (w *network) watch(ctx context.Context) {
 	w.watchers.Go(func() { w.watchStates(ctx) })
 }
 
-// startOthers starts the services that are no nodes, and waits until those with a healthcheck are healthy.
+// startOthers starts the services that are not nodes, and waits until those with a healthcheck are healthy.
 func (w *network) startOthers(ctx context.Context, services []string) error {
 	if len(services) == 0 {
 		return nil
@@ -108,7 +108,7 @@ func (w *network) startOthers(ctx context.Context, services []string) error {
 	}
 }
 
-// startContainers starts them at the same time: the chain does not wait.
+// startContainers starts them at the same time, since the chain does not wait.
 func (w *network) startContainers(ctx context.Context, ids []string) error {
 	problems := make([]error, len(ids))
 	var starting sync.WaitGroup
@@ -121,7 +121,7 @@ func (w *network) startContainers(ctx context.Context, ids []string) error {
 	return errors.Join(problems...)
 }
 
-// sick says which of the services does not run or is not healthy.
+// sick names a service that is not running or not healthy.
 func (w *network) sick(ctx context.Context, services []string) (string, error) {
 	all, err := w.containers(ctx, w.project)
 	if err != nil {
@@ -133,9 +133,9 @@ func (w *network) sick(ctx context.Context, services []string) (string, error) {
 		case !found:
 			return fmt.Sprintf("service %s has no container", service), nil
 		case !c.State.Running && c.State.Status == "exited" && c.State.ExitCode == 0 && !c.stays():
-			// It had something to do once, as a container that makes a database.
+			// It had one job, such as creating a database.
 		case !c.State.Running:
-			return fmt.Sprintf("service %s does not run (%s, exit code %d)", service, c.State.Status, c.State.ExitCode), nil
+			return fmt.Sprintf("service %s is not running (%s, exit code %d)", service, c.State.Status, c.State.ExitCode), nil
 		case c.State.Health != nil && c.State.Health.Status != "healthy":
 			return fmt.Sprintf("service %s is %s", service, c.State.Health.Status), nil
 		}
@@ -143,7 +143,7 @@ func (w *network) sick(ctx context.Context, services []string) (string, error) {
 	return "", nil
 }
 
-// create makes the containers and volumes of nodes and of other services. The volumes of the nodes are filled by fill.
+// create makes the containers and volumes of nodes and other services. fill fills the volumes of the nodes.
 func (w *network) create(ctx context.Context, nodes []*node, others []string, fill func(n *node) error) error {
 	services := append(w.services(nodes), others...)
 	if err := w.compose(ctx, append([]string{"up", "--no-start", "--no-deps"}, services...)...); err != nil {
@@ -172,7 +172,7 @@ func (w *network) create(ctx context.Context, nodes []*node, others []string, fi
 	return nil
 }
 
-// connect connects a new container to the networks that it is not on yet: docker-compose 1.29 leaves that to its own start.
+// connect connects a new container to its networks, which docker-compose 1.29 does only at its own start.
 func (w *network) connect(ctx context.Context, service string, c container) error {
 	for name, aliases := range w.resolved.networksOf(service, w.project) {
 		if _, connected := c.NetworkSettings.Networks[name]; connected {
@@ -189,7 +189,7 @@ func (w *network) connect(ctx context.Context, service string, c container) erro
 	return nil
 }
 
-// fillNew is what a new volume is filled with.
+// fillNew fills a new volume.
 func (w *network) fillNew(ctx context.Context) func(*node) error {
 	return func(n *node) error {
 		if w.snapshot == "" {
@@ -250,7 +250,7 @@ func (w *network) followLog(ctx context.Context, n *node) {
 	}
 }
 
-// watchStates notices containers that are down although nobody has stopped them and their log does not say why.
+// watchStates notices containers that ended although nobody stopped them and their log does not say why.
 func (w *network) watchStates(ctx context.Context) {
 	since := map[string]time.Time{}
 	for pause(ctx, stateEvery) == nil {
@@ -278,9 +278,9 @@ func (w *network) watchStates(ctx context.Context) {
 }
 
 func endOf(c container) string {
-	text := fmt.Sprintf("its container is %s, with exit code %d", c.State.Status, c.State.ExitCode)
+	text := fmt.Sprintf("its container is %s (exit code %d)", c.State.Status, c.State.ExitCode)
 	if c.State.OOMKilled {
-		text += ", killed for want of memory"
+		text += ", killed because it ran out of memory"
 	}
 	if c.State.Error != "" {
 		text += ": " + c.State.Error
@@ -288,8 +288,8 @@ func endOf(c container) string {
 	return text
 }
 
-// await waits until cond holds for each of nodes. It fails with what happened to a node that ended although nobody had
-// asked for it, or that made no progress for the stall time; so it ends whatever happens.
+// await waits until cond holds for each of nodes. It fails if a node ended unexpectedly, or made no progress for the
+// stall time, so it always ends.
 func (w *network) await(ctx context.Context, what string, nodes []*node, cond func(n *node) bool) error {
 	begun := time.Now()
 	var first time.Time
@@ -318,7 +318,7 @@ func (w *network) await(ctx context.Context, what string, nodes []*node, cond fu
 			}
 		}
 		if err := pause(ctx, watchEvery); err != nil {
-			return failf("", "%s, while waiting until %s: %s", reasonOf(err), what, w.overview(waiting))
+			return failf("", "%s, while waiting for %s: %s", reasonOf(err), what, w.overview(waiting))
 		}
 	}
 }
@@ -328,7 +328,7 @@ func (w *network) trouble(n *node) (f *failureReport) {
 	return f
 }
 
-// stalled is a failure where n has made no progress for too long.
+// stalled gives a failure if n has made no progress for too long.
 func (w *network) stalled(ctx context.Context, n *node, begun time.Time, what string) *failureReport {
 	var last time.Time
 	var log []string
@@ -340,11 +340,11 @@ func (w *network) stalled(ctx context.Context, n *node, begun time.Time, what st
 	if time.Since(last) < w.stall {
 		return nil
 	}
-	sentence := fmt.Sprintf("%s made no progress for %s, while waiting until %s: it is %s", n.service, w.stall, what, n.where())
+	sentence := fmt.Sprintf("%s made no progress for %s, while waiting for %s: it is %s", n.service, w.stall, what, n.where())
 	if end != "" {
-		sentence += "; its last run ended with " + end
+		sentence += "; its last run " + end
 	}
-	// The node itself last: that it is not healthy says less than that the chain is gone.
+	// The node itself comes last: an unhealthy node says less than a missing chain.
 	for _, services := range [][]string{w.others, {n.service}} {
 		if sick, err := w.sick(ctx, services); err == nil && sick != "" {
 			sentence += "; " + sick
@@ -362,7 +362,7 @@ func (w *network) overview(nodes []*node) string {
 	return strings.Join(all, "; ")
 }
 
-// merge makes one failure of those that say the same of several nodes.
+// merge combines failures that say the same about several nodes.
 func merge(found failures) failures {
 	var merged failures
 	for _, f := range found {
@@ -383,7 +383,7 @@ func merge(found failures) failures {
 	return merged
 }
 
-// kill kills the container as a lost machine does, and starts it again.
+// kill kills the container as a machine failure would, and starts it again.
 func (w *network) kill(ctx context.Context, n *node) error {
 	n.did(didKill)
 	if _, err := w.docker(ctx, "kill", "--signal", "KILL", n.id()); err != nil {
@@ -392,7 +392,7 @@ func (w *network) kill(ctx context.Context, n *node) error {
 	return w.start(ctx, n)
 }
 
-// stop stops the container with SIGTERM, and gives its exit code.
+// stop stops the container with SIGTERM and returns its exit code.
 func (w *network) stop(ctx context.Context, n *node) (int, error) {
 	n.did(didStop)
 	if _, err := runWithoutLimit(ctx, "docker", "stop", n.id()); err != nil {
@@ -433,14 +433,14 @@ func (w *network) wipe(ctx context.Context, services []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	// With --volumes those go that have no name.
+	// --volumes removes those without a name.
 	if _, err := w.docker(ctx, append([]string{"rm", "--force", "--volumes"}, ids...)...); err != nil {
 		return fmt.Errorf("cannot remove the containers of %s: %w", strings.Join(services, ", "), err)
 	}
 	return w.removeVolumes(ctx, slices.Sorted(maps.Keys(volumes)))
 }
 
-// removeVolumes removes volumes that Compose has made for this project, and refuses all others.
+// removeVolumes removes volumes that Compose made for this project, and refuses to remove others.
 func (w *network) removeVolumes(ctx context.Context, names []string) error {
 	for _, name := range names {
 		if found, err := w.docker(ctx, "volume", "ls", "--quiet", "--filter", "name=^"+name+"$"); err == nil && found == "" {
@@ -448,21 +448,21 @@ func (w *network) removeVolumes(ctx context.Context, names []string) error {
 		}
 		project, err := w.docker(ctx, "volume", "inspect", "--format", `{{index .Labels "`+projectLabel+`"}}`, name)
 		if err != nil {
-			return fmt.Errorf("cannot look at the volume %s: %w", name, err)
+			return fmt.Errorf("cannot inspect the volume %s: %w", name, err)
 		}
 		if strings.TrimSpace(project) != w.project {
-			return fmt.Errorf("%w: the volume %s is not the rehearsal's own, so it is not wiped: let Compose name it, or keep it with --keep-volume",
+			return fmt.Errorf("%w: the rehearsal does not own the volume %s, so it was not wiped: let Compose name it, or keep it with --keep-volume",
 				errUnavailable, name)
 		}
 		if _, err := w.docker(ctx, "volume", "rm", name); err != nil {
-			return fmt.Errorf("cannot wipe the volume %s: is it mounted by another service, too? Keep it with --keep-volume: %w", name, err)
+			return fmt.Errorf("cannot wipe the volume %s: does another service mount it, too? Keep it with --keep-volume: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// remove takes everything away that has the label of the project. Compose's own 'down' removes what the file names, whoever
-// has made it, and gives each container its grace period.
+// remove removes everything with the label of the project. Compose's 'down' would remove what the file names, no matter
+// who made it, and would wait for each container's grace period.
 func (w *network) remove(ctx context.Context) error {
 	label := "label=" + projectLabel + "=" + w.project
 	for _, kind := range []struct{ list, remove []string }{
@@ -488,7 +488,7 @@ func (w *network) remove(ctx context.Context) error {
 	return nil
 }
 
-// removal is what remove does as a line of shell.
+// removal gives what remove does as a shell command.
 func removal(project string) string {
 	label := "--filter label=" + projectLabel + "=" + project
 	return fmt.Sprintf("docker ps -aq %[1]s | xargs -r docker rm -fv; docker volume ls -q %[1]s | xargs -r docker volume rm; "+
@@ -509,7 +509,7 @@ func (w *network) writeFile(f *composeFile) error {
 	return nil
 }
 
-// pause waits, and fails when ctx ends first.
+// pause waits, and fails if ctx ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -519,7 +519,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// reasonOf is the end of a context in words.
+// reasonOf says why a context ended.
 func reasonOf(err error) string {
 	if errors.Is(err, errTimeout) {
 		return errTimeout.Error()

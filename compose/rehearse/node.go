@@ -18,10 +18,10 @@ const (
 	answerLimit = 1 << 20
 )
 
-// client asks on new connections only: a kept one would hold a node's end.
+// client uses a new connection each time: one kept open would delay the end of a node.
 var client = &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// nodeStatus is the part of /status that is looked at.
+// nodeStatus is the part of /status that the rehearsal uses.
 type nodeStatus struct {
 	Phase        string `json:"phase"`
 	Ready        bool   `json:"ready"`
@@ -39,7 +39,7 @@ func (s *nodeStatus) migrates(version int) bool {
 	return version < len(s.Versions) && s.Versions[version].Migration != "none"
 }
 
-// node is a service that runs an entrypoint. Its goroutines write down what they see; who waits reads it.
+// node is a service that runs an entrypoint. Its goroutines record what they see.
 type node struct {
 	service   string
 	published ports
@@ -61,7 +61,7 @@ func newNode(service string, published ports) *node {
 	return &node{service: service, published: published, seen: newTimeline(service), heights: newHeightMap()}
 }
 
-// with calls f while nothing else changes n.
+// with calls f with n locked.
 func (n *node) with(f func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -113,7 +113,7 @@ func (n *node) take(status nodeStatus) {
 	})
 }
 
-// rise notes progress: a version or a height that is new.
+// rise notes progress: a new version or height.
 func (n *node) rise(version int, height uint64) {
 	if version > n.version || height > n.highest {
 		n.progress = time.Now()
@@ -121,7 +121,7 @@ func (n *node) rise(version int, height uint64) {
 	n.version, n.highest = max(n.version, version), max(n.highest, height)
 }
 
-// learnSlot asks the node which slot brought its height.
+// learnSlot asks the node for the slot of its height.
 func (n *node) learnSlot(ctx context.Context) {
 	var heights struct {
 		Value *[2]uint64
@@ -138,7 +138,7 @@ func (n *node) learnSlot(ctx context.Context) {
 	}
 }
 
-// line takes a line of the log in.
+// line takes a line of the log.
 func (n *node) line(at time.Time, text string) {
 	n.with(func() {
 		e, isEvent := n.seen.line(at, text)
@@ -161,7 +161,7 @@ func (n *node) line(at time.Time, text string) {
 	})
 }
 
-// root returns the state root of a slot, or nothing where the node does not tell it yet, or any more.
+// root returns the state root of a slot, or nothing if the node does not report it yet, or no longer.
 func (n *node) root(ctx context.Context, slot uint64) string {
 	var answer struct {
 		Number    uint64
@@ -180,7 +180,7 @@ func onLoopback(port int, path string) string {
 	return fmt.Sprintf("http://127.0.0.1:%d%s", port, path)
 }
 
-// where says in words how far the node has come, to stand after "it is" or a name and "is".
+// where says how far the node has come, in words that follow "is".
 func (n *node) where() (text string) {
 	n.with(func() {
 		switch {
@@ -213,8 +213,8 @@ func (n *node) saw(name string, version int) (seen bool) {
 	return seen
 }
 
-// upgrading reports whether the status says that the upgrade to version has come as far as its migration, or the start
-// of the node where there is none. The status may be known sooner than the log.
+// upgrading reports whether the upgrade to version has got as far as its migration or, if it has none, the start of the
+// node. This is by the status, which may be known before the log.
 func (n *node) upgrading(version int) (upgrading bool) {
 	n.with(func() {
 		upgrading = n.status.VersionIndex > version || n.status.VersionIndex == version &&
@@ -238,12 +238,12 @@ func ask(ctx context.Context, url string, into any) error {
 		return fmt.Errorf("%s answers %s", url, response.Status)
 	}
 	if err := json.NewDecoder(io.LimitReader(response.Body, answerLimit)).Decode(into); err != nil {
-		return fmt.Errorf("%s answers no JSON: %w", url, err)
+		return fmt.Errorf("%s does not answer with JSON: %w", url, err)
 	}
 	return nil
 }
 
-// freePorts chooses count ports that nobody listens on, below those that the kernel gives to outgoing connections.
+// freePorts chooses free ports below those that the kernel gives to outgoing connections.
 func freePorts(count, from int) ([]int, error) {
 	const first, many = 20000, 12000
 	var chosen []int

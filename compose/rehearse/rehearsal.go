@@ -18,6 +18,7 @@ const (
 	stepKill     = "kill -9 at the upgrade"
 	stepStop     = "SIGTERM at the stop height"
 	stepLate     = "late node"
+	stepDryRun   = "migration dry run"
 	stepSnapshot = "restored snapshot"
 )
 
@@ -27,11 +28,11 @@ type rehearsal struct {
 	settings settings
 	report   *report
 	progress io.Writer
-	// versions is the plan of the nodes without one of their own.
+	// versions is the plan of the nodes without their own plan.
 	versions []versionReport
-	// chain counts the chains that were begun. Roots are compared within one.
+	// chain counts the chains. Roots are compared within one.
 	chain int
-	// agreed are the roots of the first chain, as the live upgrade has shown them.
+	// agreed has the roots of the first chain, from the live upgrade.
 	agreed rootTable
 	// common is the last height of the live upgrade that was compared.
 	common uint64
@@ -42,11 +43,11 @@ func newRehearsal(w *network, s settings, r *report, progress io.Writer) *rehear
 		phase int
 		name  string
 	}{
-		{0, stepStart}, {1, stepLive}, {2, stepResync}, {3, stepKill}, {3, stepStop}, {3, stepLate}, {3, stepSnapshot},
+		{0, stepStart}, {1, stepLive}, {2, stepResync}, {3, stepKill}, {3, stepStop}, {3, stepLate}, {3, stepDryRun}, {3, stepSnapshot},
 	} {
 		r.Steps = append(r.Steps, &stepReport{
 			Phase: row.phase, Name: row.name, Result: notReached, Notes: []string{}, Failures: []failureReport{},
-			Nodes: []nodeReport{}, Roots: []rootReport{},
+			Damaged: []damageReport{}, Nodes: []nodeReport{}, Roots: []rootReport{},
 		})
 	}
 	return &rehearsal{network: w, settings: s, report: r, progress: progress}
@@ -61,8 +62,8 @@ func (r *rehearsal) say(format string, values ...any) {
 	fmt.Fprintf(r.progress, "%s  %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, values...))
 }
 
-// run goes through the steps. A step of phase 1 or 2 that fails ends the rehearsal; those of phase 3 are independent.
-// The error is for what is no verdict: that it cannot be carried out, or was interrupted.
+// run goes through the steps. A failed step of phase 1 or 2 ends the rehearsal; those of phase 3 are independent. The
+// error means that there is no verdict: the rehearsal cannot run, or was interrupted.
 func (r *rehearsal) run(ctx context.Context) error {
 	for _, phase := range []struct {
 		name string
@@ -78,7 +79,7 @@ func (r *rehearsal) run(ctx context.Context) error {
 	return r.faults(ctx)
 }
 
-// carryOut runs one step, which is about some nodes, and gives it its result.
+// carryOut runs one step, which concerns some nodes, and sets its result.
 func (r *rehearsal) carryOut(ctx context.Context, s *stepReport, do func(context.Context, *stepReport) error, about []*node) error {
 	r.say("%s …", s.Name)
 	begun := time.Now()
@@ -87,11 +88,12 @@ func (r *rehearsal) carryOut(ctx context.Context, s *stepReport, do func(context
 	return r.settle(ctx, s, err, about)
 }
 
-// settle gives a step its result. What is no failure of the plan is returned. A step that was cut short, or one of whose
-// nodes has failed when nobody waited for it any more, has not passed.
+// settle sets the result of a step. It returns errors that are not the plan's. A step that was cut short, or one of
+// whose nodes failed unnoticed, has not passed.
 func (r *rehearsal) settle(ctx context.Context, s *stepReport, err error, about []*node) error {
+	s.Damaged = damaged(about)
 	if err == nil && ctx.Err() != nil {
-		err = failf("", "%s, before all was compared", reasonOf(context.Cause(ctx)))
+		err = failf("", "%s, before everything was compared", reasonOf(context.Cause(ctx)))
 	}
 	if err == nil {
 		s.Failures = append(s.Failures, r.unnoticed(s, about)...)
@@ -115,7 +117,7 @@ func (r *rehearsal) settle(ctx context.Context, s *stepReport, err error, about 
 	return nil
 }
 
-// unnoticed are the failures of nodes that are not in the step yet.
+// unnoticed gives the failures of nodes that the step does not have yet.
 func (r *rehearsal) unnoticed(s *stepReport, nodes []*node) (found failures) {
 	for _, n := range nodes {
 		known := slices.ContainsFunc(s.Failures, func(f failureReport) bool { return f.Node == n.service })
@@ -126,10 +128,23 @@ func (r *rehearsal) unnoticed(s *stepReport, nodes []*node) (found failures) {
 	return found
 }
 
-// begin starts everything and waits until every node has told a height.
+// damaged gives the nodes that report a damaged state.
+func damaged(nodes []*node) []damageReport {
+	found := []damageReport{}
+	for _, n := range nodes {
+		n.with(func() {
+			if damage := n.seen.damage(); damage != nil {
+				found = append(found, *damage)
+			}
+		})
+	}
+	return found
+}
+
+// begin starts everything and waits until every node has reported a height.
 func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
 	r.chain = 1
-	// The nodes are ready to be started before the chain begins, which does not wait for them.
+	// The nodes are made before the chain starts, which does not wait for them.
 	if err := r.create(ctx, r.nodes, r.others, r.fillNew(ctx)); err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
@@ -140,17 +155,17 @@ func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
 	if err := r.startNew(ctx, r.nodes...); err != nil {
 		return err
 	}
-	err := r.await(ctx, "the plan is known", r.nodes, func(n *node) bool {
-		told := false
-		n.with(func() { told = len(n.status.Versions) > 0 && len(n.seen.plan()) == len(n.status.Versions) })
-		return told
+	err := r.await(ctx, "plan known", r.nodes, func(n *node) bool {
+		known := false
+		n.with(func() { known = len(n.status.Versions) > 0 && len(n.seen.plan()) == len(n.status.Versions) })
+		return known
 	})
 	r.readPlan()
 	if err == nil {
 		err = r.checkPlan(ctx, s)
 	}
 	if err == nil {
-		err = r.await(ctx, "the first height is told", r.nodes, func(n *node) bool { return n.height() > 0 })
+		err = r.await(ctx, "first height reported", r.nodes, func(n *node) bool { return n.height() > 0 })
 	}
 	if err == nil {
 		err = r.checkState()
@@ -161,7 +176,7 @@ func (r *rehearsal) begin(ctx context.Context, s *stepReport) error {
 	return err
 }
 
-// readPlan takes the plan from the first node that has none of its own.
+// readPlan takes the plan from the first node without its own plan.
 func (r *rehearsal) readPlan() {
 	for _, n := range r.nodes {
 		if r.settings.nodePlans[n.service] == "" && len(r.versions) == 0 {
@@ -174,7 +189,7 @@ func (r *rehearsal) readPlan() {
 	r.report.Versions = r.versions
 }
 
-// checkState finds a snapshot that did not come to where the nodes look for it.
+// checkState notices a snapshot that is not where the nodes look for it.
 func (r *rehearsal) checkState() error {
 	for _, n := range r.nodes {
 		began := len(r.versions)
@@ -184,25 +199,25 @@ func (r *rehearsal) checkState() error {
 			}
 		})
 		if began < r.settings.first {
-			return fmt.Errorf("%w: %s began with version %d, and the snapshot is of version %d: is --data %s the folder of state and checkpoint?",
+			return fmt.Errorf("%w: %s started with version %d, but the snapshot is of version %d: is --data %s the folder of state and checkpoint?",
 				errUnavailable, n.service, began, r.settings.first, r.data)
 		}
 	}
 	return nil
 }
 
-// checkPlan finds what would make a rehearsal worthless, or could not be seen from outside: a version that runs the
-// binary of another one agrees with every node that makes the same mistake.
+// checkPlan finds what would make a rehearsal worthless, or could not be seen from outside: a version that runs another
+// version's binary agrees with every node that makes the same mistake.
 func (r *rehearsal) checkPlan(ctx context.Context, s *stepReport) error {
 	if len(r.versions) < 2 {
-		return fmt.Errorf("%w: the plan has one version, so there is no upgrade to rehearse", errUnavailable)
+		return fmt.Errorf("%w: the plan has only one version, so there is no upgrade to rehearse", errUnavailable)
 	}
 	if r.settings.first >= len(r.versions)-1 {
-		return fmt.Errorf("%w: the snapshot is of version %d, and the last one of the plan is %d, so there is no upgrade to rehearse",
+		return fmt.Errorf("%w: the snapshot is of version %d and the plan ends with version %d, so there is no upgrade to rehearse",
 			errUnavailable, r.settings.first, len(r.versions)-1)
 	}
 	if last := r.versions[len(r.versions)-1]; last.StopHeight != nil {
-		return fmt.Errorf("%w: the last version, %d (%s), has a stop height, after which no node is left to ask: give the rehearsal a plan without it",
+		return fmt.Errorf("%w: the last version, %d (%s), has a stop height, after which no node runs that could be compared: rehearse a plan without it",
 			errUnavailable, last.Version, last.Name)
 	}
 	for _, n := range r.nodes {
@@ -248,14 +263,14 @@ func (r *rehearsal) live(ctx context.Context, s *stepReport) error {
 	return err
 }
 
-// noteWhoWasBehind tells of nodes that have met their first stop height while they were still catching up with the chain,
-// as on an overloaded machine: that was a resync and no live upgrade.
+// noteWhoWasBehind notes the nodes that met their first stop height while they were still catching up with the chain,
+// as on an overloaded machine: that was a resync, not a live upgrade.
 func (r *rehearsal) noteWhoWasBehind(s *stepReport) {
 	for _, n := range r.nodes {
 		n.with(func() {
-			first, told := n.seen.heights[r.settings.first]
-			if stop := r.versions[r.settings.first].StopHeight; stop != nil && (told && first.first >= *stop || !told && len(n.seen.heights) > 0) {
-				s.Notes = append(s.Notes, fmt.Sprintf("%s came to height %d before it had caught up with the chain: its first upgrade was not live", n.service, *stop))
+			first, reported := n.seen.heights[r.settings.first]
+			if stop := r.versions[r.settings.first].StopHeight; stop != nil && (reported && first.first >= *stop || !reported && len(n.seen.heights) > 0) {
+				s.Notes = append(s.Notes, fmt.Sprintf("%s reached height %d before it had caught up with the chain: its first upgrade was not live", n.service, *stop))
 			}
 		})
 	}
@@ -280,7 +295,7 @@ func (r *rehearsal) startLoad(ctx context.Context, s *stepReport) (stop func()) 
 	}
 }
 
-// awaitHeight waits until nodes are at height in the last version.
+// awaitHeight waits until nodes have reached height in the last version.
 func (r *rehearsal) awaitHeight(ctx context.Context, nodes []*node, height uint64) error {
 	last := len(r.versions) - 1
 	return r.await(ctx, fmt.Sprintf("height %d in version %d", height, last), nodes, func(n *node) (there bool) {
@@ -291,7 +306,7 @@ func (r *rehearsal) awaitHeight(ctx context.Context, nodes []*node, height uint6
 	})
 }
 
-// resync has all nodes begin anew on the same chain.
+// resync lets all nodes start over on the same chain.
 func (r *rehearsal) resync(ctx context.Context, s *stepReport) error {
 	defer r.record(s)
 	if err := r.wipe(ctx, append(r.services(r.nodes), r.settings.wipeToo...)); err != nil {
@@ -339,7 +354,7 @@ func (r *rehearsal) record(s *stepReport) {
 	}
 }
 
-// recordNode also finds what no log line and nobody who waited has told: a run that ended without a word.
+// recordNode also finds what no log line and no wait has shown: a run that ended silently.
 func (r *rehearsal) recordNode(s *stepReport, n *node) {
 	known := true
 	n.with(func() {
@@ -350,14 +365,14 @@ func (r *rehearsal) recordNode(s *stepReport, n *node) {
 		if !restart.Expected && !known {
 			known = true
 			s.Failures = append(s.Failures, failureReport{
-				Node: n.service, Sentence: fmt.Sprintf("%s was started again, unexpectedly: %s", n.service, restart.Cause),
+				Node: n.service, Sentence: fmt.Sprintf("%s restarted unexpectedly: %s", n.service, restart.Cause),
 			})
 		}
 	}
 }
 
 // compare reads the roots of nodes at the same slots, up to the last height that all have reached, and finds the first
-// difference, also from what an earlier step of the same chain has shown.
+// difference, also from an earlier step on the same chain.
 func (r *rehearsal) compare(ctx context.Context, s *stepReport, nodes []*node, before rootTable) (rootTable, uint64, error) {
 	table, heights, err := r.gather(ctx, nodes, before.slots())
 	if err != nil {
@@ -375,13 +390,13 @@ func (r *rehearsal) compare(ctx context.Context, s *stepReport, nodes []*node, b
 	return table, lowest(nodes), nil
 }
 
-// gather reads the roots of nodes up to the last height that all have reached, at the slots of an earlier step, too. Without
-// those of the last height, around each stop height, and of the end of that step there is no telling that all agree.
+// gather reads the roots of nodes up to the last height that all have reached, including the slots of an earlier step.
+// The roots of the last height, around each stop height, and of the end of that step are needed to say that all agree.
 func (r *rehearsal) gather(ctx context.Context, nodes []*node, before []uint64) (rootTable, *heightMap, error) {
 	last := lowest(nodes)
 	heights := r.knownSlots(nodes)
 	lastSlot := heights.slotOf(last)
-	if err := r.await(ctx, fmt.Sprintf("the state root of height %d is told", last), nodes, func(n *node) bool {
+	if err := r.await(ctx, fmt.Sprintf("state root of height %d", last), nodes, func(n *node) bool {
 		return n.root(ctx, lastSlot) != ""
 	}); err != nil {
 		return nil, nil, err
@@ -400,8 +415,8 @@ func (r *rehearsal) gather(ctx context.Context, nodes []*node, before []uint64) 
 	return table, heights, nil
 }
 
-// askAgain asks nodes for the roots that they have not told, for as long as a node may stand still, and fails with those
-// that it did not get.
+// askAgain asks nodes for the roots that they have not reported, for as long as --stall, and fails with those still
+// missing.
 func (r *rehearsal) askAgain(ctx context.Context, nodes []*node, table rootTable, slots []uint64, heights *heightMap) failures {
 	for end := time.Now().Add(r.stall); ; {
 		var missing failures
@@ -412,7 +427,7 @@ func (r *rehearsal) askAgain(ctx context.Context, nodes []*node, table rootTable
 				}
 				table.put(slot, n.service, n.root(ctx, slot))
 				if table[slot][n.service] == "" {
-					missing = append(missing, failf(n.service, "%s does not tell its state root at height %d (/ledger/slots/%d), so it was not compared",
+					missing = append(missing, failf(n.service, "%s does not report its state root at height %d (/ledger/slots/%d), so it was not compared",
 						n.service, heights.heightOf(slot), slot)...)
 				}
 			}
@@ -421,12 +436,12 @@ func (r *rehearsal) askAgain(ctx context.Context, nodes []*node, table rootTable
 			return missing
 		}
 		if err := pause(ctx, pollEvery); err != nil {
-			return failf("", "%s, while the state roots were read", reasonOf(err))
+			return failf("", "%s, while reading the state roots", reasonOf(err))
 		}
 	}
 }
 
-// judge writes the roots into a step, which fails where they differ; with about, only if one of those is among the odd.
+// judge writes the roots into a step, which fails if they differ; with about, only if one of those nodes differs.
 func (r *rehearsal) judge(ctx context.Context, s *stepReport, nodes []*node, table rootTable, heights *heightMap, about []*node) {
 	names := r.services(about)
 	if d := table.firstDifference(heights, r.versions, names); d != nil {
@@ -439,8 +454,8 @@ func (r *rehearsal) judge(ctx context.Context, s *stepReport, nodes []*node, tab
 	}
 	s.Roots = table.rows(r.versions, heights)
 	for _, n := range nodes {
-		if told, all := table.told(n.service), len(table); told < all {
-			s.Notes = append(s.Notes, fmt.Sprintf("%s told its state root at %d of %d slots", n.service, told, all))
+		if reported, all := table.reported(n.service), len(table); reported < all {
+			s.Notes = append(s.Notes, fmt.Sprintf("%s reported its state root at %d of %d slots", n.service, reported, all))
 		}
 	}
 }
@@ -466,7 +481,8 @@ func (r *rehearsal) narrow(ctx context.Context, nodes []*node, table rootTable, 
 	}
 }
 
-// compareWhatThereIs looks for a divergence after a failure: it may be its cause. Who does not answer is left out.
+// compareWhatThereIs looks for a divergence after a failure, as it may be the cause. It leaves out nodes that do not
+// answer.
 func (r *rehearsal) compareWhatThereIs(ctx context.Context, s *stepReport, nodes []*node) {
 	var answering []*node
 	for _, n := range nodes {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// schema is the version of the report's JSON. A new key leaves it as it is; a key that goes or changes raises it.
+// schema is the version of the report's JSON. Adding a key does not change it; removing or changing a key does.
 const schema = 1
 
 // The results of a step.
@@ -20,20 +20,22 @@ const (
 
 // report is the rehearsal's result. docs/rehearsal.md describes the keys.
 type report struct {
-	Schema    int             `json:"schema"`
-	Passed    bool            `json:"passed"`
-	Verdict   string          `json:"verdict"`
-	StartedAt time.Time       `json:"started_at"`
-	Seconds   float64         `json:"seconds"`
-	Project   string          `json:"project"`
-	File      string          `json:"file"`
-	Image     string          `json:"image"`
-	Plan      string          `json:"plan"`
-	Docker    string          `json:"docker"`
-	Compose   string          `json:"compose"`
-	Nodes     []string        `json:"nodes"`
-	Versions  []versionReport `json:"versions"`
-	Steps     []*stepReport   `json:"steps"`
+	Schema    int       `json:"schema"`
+	Passed    bool      `json:"passed"`
+	Verdict   string    `json:"verdict"`
+	StartedAt time.Time `json:"started_at"`
+	Seconds   float64   `json:"seconds"`
+	Project   string    `json:"project"`
+	File      string    `json:"file"`
+	Image     string    `json:"image"`
+	Plan      string    `json:"plan"`
+	Docker    string    `json:"docker"`
+	Compose   string    `json:"compose"`
+	Nodes     []string  `json:"nodes"`
+	// DamagedStates counts the nodes whose state was damaged, once in each step.
+	DamagedStates int             `json:"damaged_states"`
+	Versions      []versionReport `json:"versions"`
+	Steps         []*stepReport   `json:"steps"`
 }
 
 type versionReport struct {
@@ -52,6 +54,7 @@ type stepReport struct {
 	Seconds    float64         `json:"seconds"`
 	Notes      []string        `json:"notes"`
 	Failures   []failureReport `json:"failures"`
+	Damaged    []damageReport  `json:"damaged"`
 	Nodes      []nodeReport    `json:"nodes"`
 	Roots      []rootReport    `json:"roots"`
 	Divergence *divergence     `json:"divergence"`
@@ -66,6 +69,15 @@ type failureReport struct {
 	Error    string   `json:"error"`
 	Stderr   string   `json:"stderr"`
 	Log      []string `json:"log"`
+}
+
+// damageReport is a node that rejects its state. It is counted apart from other failures, because the plan need not be
+// the cause: a kill can do this to a real node.
+type damageReport struct {
+	Node    string `json:"node"`
+	Version *int   `json:"version"`
+	// Killed says that the node was killed in this step.
+	Killed bool `json:"killed"`
 }
 
 type nodeReport struct {
@@ -95,13 +107,15 @@ type restartReport struct {
 	Expected bool      `json:"expected"`
 }
 
-// conclude gives the report its verdict, one sentence, and lists where there is nothing to list.
+// conclude gives the report its verdict, in one sentence, and empty lists instead of none.
 func (r *report) conclude() {
 	var broken, missed []string
 	if r.Versions == nil {
 		r.Versions = []versionReport{}
 	}
+	r.DamagedStates = 0
 	for _, s := range r.Steps {
+		r.DamagedStates += len(s.Damaged)
 		for i := range s.Failures {
 			if s.Failures[i].Log == nil {
 				s.Failures[i].Log = []string{}
@@ -109,7 +123,7 @@ func (r *report) conclude() {
 		}
 		switch s.Result {
 		case failed:
-			why := "no reason is known"
+			why := "for an unknown reason"
 			if len(s.Failures) > 0 {
 				why = s.Failures[0].Sentence
 			}

@@ -55,14 +55,15 @@ func reports() map[string]*report {
 		Height: 41, Slot: 41, Roots: map[string]string{"sequencer": "0xaa", "replica-0": "0xaa", "replica-1": "0xbb"},
 	}}
 	resync.Divergence = &divergence{Height: 41, Slot: 41, Version: 1, Nodes: []string{"replica-1"}, Roots: resync.Roots[0].Roots}
+	resync.Damaged = []damageReport{{Node: "replica-0", Version: number(1), Killed: true}, {Node: "replica-1", Version: number(1)}}
 	resync.Failures = []failureReport{
 		{Node: "replica-1", Version: number(1), Height: number[uint64](41), Sentence: resync.Divergence.sentence(red.Versions)},
 		{
 			Node: "replica-0", Version: number(1), ExitCode: number(101), Error: "version 1: the node exited 101; safe; next",
-			Stderr: "Error: no state", Sentence: "replica-0: exit code 101: version 1: the node exited 101: no state", Log: []string{"one", "two"},
+			Stderr: "Error: no state", Sentence: "replica-0: exited 101: version 1: the node exited 101: no state", Log: []string{"one", "two"},
 		},
 	}
-	resync.Nodes = []nodeReport{{Node: "replica-0", Restarts: []restartReport{{At: epoch, Cause: "exit code 101: x"}}}}
+	resync.Nodes = []nodeReport{{Node: "replica-0", Restarts: []restartReport{{At: epoch, Cause: "exited 101: x"}}}}
 	red.Plan = "manager.json"
 	return map[string]*report{"passed": green, "failed": red}
 }
@@ -101,19 +102,41 @@ func TestVerdictNamesEachFailureAndWhatWasNotReached(t *testing.T) {
 	r.Steps[5].Result = notReached
 	r.conclude()
 	require.False(t, r.Passed)
-	require.Equal(t, "SIGTERM at the stop height failed: no reason is known", r.Verdict)
+	require.Equal(t, "SIGTERM at the stop height failed: for an unknown reason", r.Verdict)
 	r.Steps[4].Result = passed
 	r.conclude()
 	require.False(t, r.Passed)
 	require.Equal(t, "not reached: late node", r.Verdict)
 }
 
+func TestDamagedStatesAreCountedApartAndExplained(t *testing.T) {
+	r := reports()["passed"]
+	r.conclude()
+	require.Zero(t, r.DamagedStates)
+	require.NotContains(t, r.text(), "amaged")
+
+	const kill, version = "A kill can damage a real node's state", "a node of another version opened the state"
+	r.Steps[3].Damaged = []damageReport{{Node: "replica-0", Killed: true}}
+	r.conclude()
+	require.Equal(t, 1, r.DamagedStates)
+	require.Contains(t, r.text(), `replica-0, in the step "kill -9 at the upgrade", after it was killed`)
+	require.Contains(t, r.text(), kill)
+	require.Contains(t, r.text(), "300 s to stop")
+	require.NotContains(t, r.text(), version)
+
+	r.Steps[1].Damaged = []damageReport{{Node: "replica-0"}, {Node: "replica-1"}}
+	r.conclude()
+	require.Equal(t, 3, r.DamagedStates)
+	require.Contains(t, r.text(), `replica-1, in the step "live upgrade", without having been killed`)
+	require.Contains(t, r.text(), version)
+}
+
 func TestSameFailureOnSeveralNodesIsOneSentence(t *testing.T) {
-	require.Equal(t, "a: exit code 78: no (the same on b, c); d: other", merge(failures{
-		{Node: "a", Sentence: "a: exit code 78: no"},
-		{Node: "b", Sentence: "b: exit code 78: no"},
+	require.Equal(t, "a: exited 78: no (the same on b, c); d: other", merge(failures{
+		{Node: "a", Sentence: "a: exited 78: no"},
+		{Node: "b", Sentence: "b: exited 78: no"},
 		{Node: "d", Sentence: "d: other"},
-		{Node: "c", Sentence: "c: exit code 78: no"},
+		{Node: "c", Sentence: "c: exited 78: no"},
 	}).Error())
 }
 

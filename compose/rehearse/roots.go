@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// samplesMost is how many slots are compared at most, besides those around the stop heights.
+// samplesMost is how many slots are compared at most, in addition to those around the stop heights.
 const samplesMost = 256
 
-// rootReport is one slot. Its roots are equal where there are two at least, and they are the same.
+// rootReport is one slot. Its roots are equal if there are at least two and they are the same.
 type rootReport struct {
 	Height uint64            `json:"height"`
 	Slot   uint64            `json:"slot"`
@@ -40,8 +40,8 @@ func (t rootTable) put(slot uint64, witness, root string) {
 	t[slot][witness] = root
 }
 
-// told is at how many slots a witness has told its root.
-func (t rootTable) told(witness string) (count int) {
+// reported counts the slots at which a witness reported its root.
+func (t rootTable) reported(witness string) (count int) {
 	for _, roots := range t {
 		if roots[witness] != "" {
 			count++
@@ -52,8 +52,8 @@ func (t rootTable) told(witness string) (count int) {
 
 func (t rootTable) slots() []uint64 { return slices.Sorted(maps.Keys(t)) }
 
-// odd returns the witnesses that differ from the root that most have. Where no root has more witnesses than any other,
-// the first witness in the alphabet is not more right than the rest: all are returned.
+// odd returns the witnesses that differ from the root that most have. If no root has more witnesses than any other,
+// nobody is more right than the rest, and odd returns all of them.
 func odd(roots map[string]string) []string {
 	votes := map[string]int{}
 	for _, root := range roots {
@@ -82,7 +82,7 @@ func odd(roots map[string]string) []string {
 	return names
 }
 
-// concerned reports whether about is among the odd ones; with nobody in about, whether there are any.
+// concerned reports whether one of about is odd; if about is empty, whether anything is.
 func concerned(odd, about []string) bool {
 	if len(about) == 0 {
 		return len(odd) > 0
@@ -105,7 +105,7 @@ func (t rootTable) firstDifference(heights *heightMap, versions []versionReport,
 	return nil
 }
 
-// sentence says where and who.
+// sentence says where the roots diverge, and on which nodes.
 func (d *divergence) sentence(versions []versionReport) string {
 	name := ""
 	if d.Version < len(versions) {
@@ -117,10 +117,10 @@ func (d *divergence) sentence(versions []versionReport) string {
 	} else if len(d.Nodes) > 1 {
 		who = strings.Join(d.Nodes, ", ") + " differ from the others"
 	}
-	return fmt.Sprintf("state roots diverge from height %d on, in version %d%s: %s", d.Height, d.Version, name, who)
+	return fmt.Sprintf("state roots diverge from height %d, in version %d%s: %s", d.Height, d.Version, name, who)
 }
 
-// versionOf is the version to which height belongs by the plan.
+// versionOf gives the version that height belongs to by the plan.
 func versionOf(versions []versionReport, height uint64) int {
 	for _, v := range versions {
 		if v.StopHeight == nil || height <= *v.StopHeight {
@@ -130,8 +130,8 @@ func versionOf(versions []versionReport, height uint64) int {
 	return max(0, len(versions)-1)
 }
 
-// samples are the slots to compare up to last, in order: each stop height and the one after it, last itself, and as many
-// others, evenly spread, as are worth asking for.
+// samples gives the slots to compare up to last, in order: each stop height and the one after it, last itself, and
+// others evenly spread.
 func samples(versions []versionReport, heights *heightMap, last uint64) []uint64 {
 	chosen := map[uint64]bool{}
 	for _, slot := range neededSlots(versions, heights, last) {
@@ -143,8 +143,8 @@ func samples(versions []versionReport, heights *heightMap, last uint64) []uint64
 	return slices.Sorted(maps.Keys(chosen))
 }
 
-// neededSlots are those without which a comparison up to last says nothing: of each stop height and the one after it, and
-// last itself.
+// neededSlots gives the slots without which a comparison up to last says nothing: those of each stop height and the one
+// after it, and last itself.
 func neededSlots(versions []versionReport, heights *heightMap, last uint64) []uint64 {
 	needed := []uint64{last}
 	for _, v := range versions {
@@ -160,7 +160,7 @@ func neededSlots(versions []versionReport, heights *heightMap, last uint64) []ui
 	return needed
 }
 
-// rows are the slots that the report shows: around the stop heights, and the last.
+// rows gives the slots that the report shows: those around the stop heights, and the last.
 func (t rootTable) rows(versions []versionReport, heights *heightMap) []rootReport {
 	shown := map[uint64]bool{}
 	for _, v := range versions {
@@ -180,16 +180,15 @@ func (t rootTable) rows(versions []versionReport, heights *heightMap) []rootRepo
 	return rows
 }
 
-// heightMap knows which slot of the ledger brought which rollup height, from what the nodes have told. They differ where
-// a slot was empty.
+// heightMap maps rollup heights to slots of the ledger, as the nodes reported them. They differ if a slot was empty.
 type heightMap struct{ pairs map[uint64]uint64 }
 
 func newHeightMap() *heightMap { return &heightMap{pairs: map[uint64]uint64{}} }
 
 func (m *heightMap) learn(height, slot uint64) { m.pairs[height] = slot }
 
-// slotOf returns the slot of height. Between two heights that were told it counts from the lower one; with none, slots
-// and heights are taken to be the same.
+// slotOf returns the slot of height. Between two reported heights it counts from the lower one. With none, slots and
+// heights are taken to be the same.
 func (m *heightMap) slotOf(height uint64) uint64 {
 	below, found := uint64(0), false
 	for known := range m.pairs {

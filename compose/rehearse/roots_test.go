@@ -46,11 +46,11 @@ func TestFirstDifferenceNamesHeightVersionAndNode(t *testing.T) {
 	d := table.firstDifference(newHeightMap(), threeVersions(), nil)
 	require.Equal(t, uint64(42), d.Height)
 	require.Equal(t, 1, d.Version)
-	require.Equal(t, "state roots diverge from height 42 on, in version 1 (v1): replica-1 differs from the others", d.sentence(threeVersions()))
+	require.Equal(t, "state roots diverge from height 42, in version 1 (v1): replica-1 differs from the others", d.sentence(threeVersions()))
 	table.put(41, "replica-0", "")
 	require.Equal(t, uint64(42), table.firstDifference(newHeightMap(), threeVersions(), nil).Height, "what is unknown differs from nothing")
 	delete(table[42], "replica-0")
-	require.Equal(t, "state roots diverge from height 42 on, in version 1 (v1): replica-1, sequencer differ from each other",
+	require.Equal(t, "state roots diverge from height 42, in version 1 (v1): replica-1, sequencer differ from each other",
 		table.firstDifference(newHeightMap(), threeVersions(), nil).sentence(threeVersions()))
 }
 
@@ -60,8 +60,8 @@ func TestEqualRootsDoNotDiffer(t *testing.T) {
 	table.put(1, "b", "x")
 	table.put(2, "b", "y")
 	require.Nil(t, table.firstDifference(newHeightMap(), threeVersions(), nil))
-	require.Equal(t, 1, table.told("a"))
-	require.Equal(t, 2, table.told("b"))
+	require.Equal(t, 1, table.reported("a"))
+	require.Equal(t, 2, table.reported("b"))
 	rows := table.rows(threeVersions(), newHeightMap())
 	require.False(t, rows[len(rows)-1].Equal, "one witness is equal to nobody")
 }
@@ -104,7 +104,7 @@ func TestNeededSlotsAreTheLastAndThoseAroundTheStopHeights(t *testing.T) {
 	require.ElementsMatch(t, []uint64{40, 41}, neededSlots(threeVersions(), newHeightMap(), 41))
 }
 
-func TestSlotsAreCountedFromWhatWasTold(t *testing.T) {
+func TestSlotsAreCountedFromWhatWasReported(t *testing.T) {
 	heights := newHeightMap()
 	require.Equal(t, uint64(7), heights.slotOf(7), "nothing is known")
 	require.Equal(t, uint64(7), heights.heightOf(7))

@@ -17,11 +17,12 @@ func (r *report) text() string {
 	fmt.Fprintf(&out, "Rehearsal %s in %.0f s: %s\n\n", word, r.Seconds, r.Verdict)
 	plan := r.Plan
 	if plan == "" {
-		plan = "the image's own"
+		plan = "from the image"
 	}
 	fmt.Fprintf(&out, "image   %s\nplan    %s\nnodes   %s\nengine  Docker %s, %s\n", r.Image, plan, strings.Join(r.Nodes, ", "), r.Docker, r.Compose)
 	r.writeVersions(&out)
 	r.writeSteps(&out)
+	r.writeDamage(&out)
 	for _, s := range r.Steps {
 		if s.Result != notReached || len(s.Notes) > 0 {
 			s.write(&out, r)
@@ -44,7 +45,7 @@ func (r *report) writeVersions(out *strings.Builder) {
 	}
 	rows := [][]string{{"VERSION", "NAME", "FROM", "TO", "BINARY"}}
 	for _, v := range r.Versions {
-		to := "without end"
+		to := "no end"
 		if v.StopHeight != nil {
 			to = fmt.Sprint(*v.StopHeight)
 		}
@@ -67,10 +68,36 @@ func (r *report) writeSteps(out *strings.Builder) {
 	table(out, rows)
 }
 
+// writeDamage counts the states that were damaged, and says what that means.
+func (r *report) writeDamage(out *strings.Builder) {
+	if r.DamagedStates == 0 {
+		return
+	}
+	var killed, alone bool
+	fmt.Fprintf(out, "\nDamaged states: %d. Such a node rejects its state at every start; only a snapshot or a resync helps.\n", r.DamagedStates)
+	for _, s := range r.Steps {
+		for _, d := range s.Damaged {
+			when := "without having been killed"
+			if d.Killed {
+				when = "after it was killed"
+			}
+			killed, alone = killed || d.Killed, alone || !d.Killed
+			fmt.Fprintf(out, "  %s, in the step %q, %s\n", d.Node, s.Name, when)
+		}
+	}
+	if killed {
+		out.WriteString("A kill can damage a real node's state: 7 of 113 kills in operation did, and 14 of 40 during a resync. No plan prevents\n" +
+			"that, but a grace period does: give each container 300 s to stop, and keep a snapshot, or time for a resync, at hand.\n")
+	}
+	if alone {
+		out.WriteString("Without a kill, the usual cause is that a node of another version opened the state: look for a missing migration.\n")
+	}
+}
+
 func (s *stepReport) rootsInWords() string {
 	switch {
 	case s.Divergence != nil:
-		return fmt.Sprintf("diverge from height %d on", s.Divergence.Height)
+		return fmt.Sprintf("diverge from height %d", s.Divergence.Height)
 	case len(s.Roots) > 0 && !s.Roots[len(s.Roots)-1].Equal:
 		return "not compared"
 	case len(s.Roots) > 0:
@@ -96,7 +123,7 @@ func (s *stepReport) write(out *strings.Builder, r *report) {
 func (f *failureReport) write(out *strings.Builder) {
 	fmt.Fprintf(out, "  FAILED: %s\n", f.Sentence)
 	if len(f.Log) > 0 {
-		fmt.Fprintf(out, "  the log of %s before that:\n", f.Node)
+		fmt.Fprintf(out, "  log of %s before that:\n", f.Node)
 	}
 	for _, line := range f.Log {
 		fmt.Fprintf(out, "  | %s\n", line)
@@ -153,7 +180,7 @@ func (s *stepReport) writeRestarts(out *strings.Builder) {
 			if !restart.Expected {
 				word = "UNEXPECTEDLY"
 			}
-			fmt.Fprintf(out, "  %s was started again %s: %s\n", n.Node, word, restart.Cause)
+			fmt.Fprintf(out, "  %s restarted %s: %s\n", n.Node, word, restart.Cause)
 		}
 	}
 }

@@ -8,17 +8,19 @@ import (
 )
 
 const (
-	// linesKept bounds what is kept of a node's log for quoting.
+	// linesKept is how many lines of a node's log are kept for quoting.
 	linesKept = 4000
 	// linesQuoted is how many lines a failure quotes.
 	linesQuoted = 12
-	// leaderNear is how far the line of a node that became leader may be from that of the end of its run. They come from
-	// two streams.
+	// leaderNear is how far apart a node's line that it became leader and the end of its run may be. They come from two
+	// streams.
 	leaderNear = 2 * time.Second
+	// killedCode is the exit code after a SIGKILL.
+	killedCode = 137
 )
 
-// timeline is what is known of one node in one step: the events in the order of time, the heights that it reported, and its log.
-// It knows nothing of Docker and HTTP.
+// timeline is what is known of one node in one step: its events in order of time, the heights that it reported, and its
+// log. It knows nothing of Docker and HTTP.
 type timeline struct {
 	node    string
 	events  []event
@@ -31,7 +33,7 @@ type span struct{ first, last uint64 }
 
 func newTimeline(node string) *timeline { return &timeline{node: node, heights: map[int]span{}} }
 
-// line takes a line of the log in, and returns whether it is an event.
+// line takes a line of the log, and returns whether it is an event.
 func (t *timeline) line(at time.Time, text string) (event, bool) {
 	text = colours.ReplaceAllString(text, "")
 	if len(t.lines) == linesKept {
@@ -45,7 +47,7 @@ func (t *timeline) line(at time.Time, text string) (event, bool) {
 	return e, isEvent
 }
 
-// add puts e where it belongs in time: the log comes later than what the rehearsal does itself.
+// add inserts e by time: the log arrives later than what the rehearsal does itself.
 func (t *timeline) add(e event) {
 	at := len(t.events)
 	for at > 0 && t.events[at-1].Time.After(e.Time) {
@@ -66,7 +68,7 @@ func (t *timeline) height(version int, height uint64) {
 	t.heights[version] = span{min(seen.first, height), max(seen.last, height)}
 }
 
-// saw reports whether the event with that name was seen for version, or for any where version is below 0.
+// saw reports whether the event with that name was seen for version, or for any version if it is below 0.
 func (t *timeline) saw(name string, version int) bool { return t.count(name, version) > 0 }
 
 func (t *timeline) count(name string, version int) (count int) {
@@ -78,7 +80,7 @@ func (t *timeline) count(name string, version int) (count int) {
 	return count
 }
 
-// reached reports whether the node has reported a height of version, or of a later one: in a resync a version may be
+// reached reports whether the node has reported a height of version or of a later one. In a resync, a version may
 // complete before its height was read.
 func (t *timeline) reached(version int) bool {
 	for seen := range t.heights {
@@ -89,7 +91,7 @@ func (t *timeline) reached(version int) bool {
 	return false
 }
 
-// plan is the versions that the entrypoint has logged, oldest first.
+// plan gives the versions that the entrypoint has logged, oldest first.
 func (t *timeline) plan() (versions []versionReport) {
 	for i := range t.events {
 		e := &t.events[i]
@@ -108,7 +110,7 @@ func (t *timeline) plan() (versions []versionReport) {
 	return versions
 }
 
-// upgrades are the upgrades that have come as far as the start of the new version.
+// upgrades gives the upgrades that have got as far as starting the new version.
 func (t *timeline) upgrades() []upgradeReport {
 	all := []upgradeReport{}
 	running, down := -1, time.Time{}
@@ -140,11 +142,11 @@ func (t *timeline) upgrades() []upgradeReport {
 	return all
 }
 
-// restarts are all starts of the entrypoint but the first, each with what has ended the run before.
+// restarts gives all starts of the entrypoint but the first, each with the reason why the run before it ended.
 func (t *timeline) restarts() []restartReport {
 	all := []restartReport{}
-	// What the rehearsal does to a container is noted before it is done, perhaps before the run that it ends has said its
-	// first word. So there may be two ends before a start.
+	// What the rehearsal does to a container is noted before it is done, perhaps before the run that it ends has logged
+	// anything. So there may be two ends before a start.
 	var ends []restartReport
 	first := true
 	for i := range t.events {
@@ -166,7 +168,7 @@ func (t *timeline) restarts() []restartReport {
 			first = false
 		case e.is("version configured", 0):
 			if len(ends) == 0 {
-				ends = append(ends, restartReport{Cause: "the container ended without a word"})
+				ends = append(ends, restartReport{Cause: "the container ended silently"})
 			}
 			ends[0].At = e.Time
 			all, ends = append(all, ends[0]), ends[1:]
@@ -175,14 +177,14 @@ func (t *timeline) restarts() []restartReport {
 	return all
 }
 
-// why is the end of a run in short: what the error says is safe and to be done next is left out.
+// why gives the reason for the end of a run, without what the error says is safe and to do next.
 func (t *timeline) why(e *event) string {
 	code := "unknown"
 	if e.ExitCode != nil {
 		code = fmt.Sprint(*e.ExitCode)
 	}
 	text, _, _ := strings.Cut(e.Error, "; ")
-	return fmt.Sprintf("exit code %s: %s", code, text)
+	return fmt.Sprintf("exited %s: %s", code, text)
 }
 
 func (t *timeline) becameLeader(e *event) bool {
@@ -191,11 +193,11 @@ func (t *timeline) becameLeader(e *event) bool {
 	})
 }
 
-// excused reports whether a failed run belongs to the life of a network. 75 does: a node exited 0 below its stop height, as
-// one that became leader does, more often than it is restarted in place. The next start continues.
+// excused reports whether a failed run is normal in a network. 75 is: a node exited 0 below its stop height, as one
+// that became leader does, more often than it is restarted in place. The next start continues.
 func (e *event) excused() bool { return e.ExitCode != nil && *e.ExitCode == 75 }
 
-// trouble returns the first end of a run that nobody has asked for and that does not belong to the life of a network.
+// trouble returns the first end of a run that was not requested and is not excused.
 func (t *timeline) trouble() *failureReport {
 	for i := range t.events {
 		e := &t.events[i]
@@ -206,7 +208,7 @@ func (t *timeline) trouble() *failureReport {
 	return nil
 }
 
-// lastEnd is the newest failed run in words, or nothing.
+// lastEnd gives the reason for the newest failed run, or nothing.
 func (t *timeline) lastEnd() string {
 	for i := len(t.events) - 1; i >= 0; i-- {
 		if e := &t.events[i]; e.Name == "run failed" {
@@ -229,6 +231,9 @@ func (t *timeline) failure(e *event) *failureReport {
 		f.Sentence += ": " + e.Error
 		return f
 	}
+	if e.Cause == stateDamaged {
+		f.Sentence += ": its state is damaged" + t.killedBefore(e)
+	}
 	f.Sentence += ": " + t.why(e)
 	if reason := cause(e.Stderr); reason != "" {
 		f.Sentence += ": " + reason
@@ -236,7 +241,32 @@ func (t *timeline) failure(e *event) *failureReport {
 	return f
 }
 
-// tail is the log up to the line of the event at that moment; without such a line it is the end of the log.
+// damage gives the first run whose node reported a damaged state; nil if there is none.
+func (t *timeline) damage() *damageReport {
+	for i := range t.events {
+		if e := &t.events[i]; e.Name == "run failed" && e.Cause == stateDamaged {
+			return &damageReport{Node: t.node, Version: e.Version, Killed: t.killedBefore(e) != ""}
+		}
+	}
+	return nil
+}
+
+// killedBefore says whether the container was killed before e: by the rehearsal, or by Docker or the kernel.
+func (t *timeline) killedBefore(e *event) string {
+	for i := range t.events {
+		switch other := &t.events[i]; {
+		case other == e:
+			return ""
+		case other.Name == didKill:
+			return " after a SIGKILL by the rehearsal"
+		case other.ExitCode != nil && *other.ExitCode == killedCode:
+			return " after a SIGKILL"
+		}
+	}
+	return ""
+}
+
+// tail gives the log up to the line of the event at that time or, without such a line, the end of the log.
 func (t *timeline) tail(at time.Time) []string {
 	end := len(t.lines)
 	for i, line := range t.lines {
@@ -247,7 +277,7 @@ func (t *timeline) tail(at time.Time) []string {
 	return append([]string{}, t.lines[max(0, end-linesQuoted):end]...)
 }
 
-// report is all of it.
+// report gives everything that was seen of the node.
 func (t *timeline) report() nodeReport {
 	r := nodeReport{Node: t.node, Versions: []spanReport{}, Upgrades: t.upgrades(), Restarts: t.restarts()}
 	for version := range t.heights {

@@ -157,7 +157,7 @@ func TestKillBeforeTheFirstWordOfARunEndsThatRun(t *testing.T) {
 `).restarts())
 }
 
-func TestRestartsTellWhatHasEndedTheRunBefore(t *testing.T) {
+func TestRestartsSayWhatEndedTheRunBefore(t *testing.T) {
 	restarts := logged(t, configured+`
 1 >Exiting to restart as leader height=12
 1.1 run failed :"exit_code":75 | "error":"version 0: the node exited 0 again and again; safe; next"
@@ -172,10 +172,10 @@ func TestRestartsTellWhatHasEndedTheRunBefore(t *testing.T) {
 `).restarts()
 	require.Equal(t, []restartReport{
 		{At: at(2), Cause: "the node became leader", Expected: true},
-		{At: at(6), Cause: "exit code 75: version 0: another reason", Expected: true},
+		{At: at(6), Cause: "exited 75: version 0: another reason", Expected: true},
 		{At: at(8), Cause: "SIGTERM by the rehearsal", Expected: true},
-		{At: at(10), Cause: "exit code 101: version 0: the node exited 101"},
-		{At: at(11), Cause: "the container ended without a word"},
+		{At: at(10), Cause: "exited 101: version 0: the node exited 101"},
+		{At: at(11), Cause: "the container ended silently"},
 	}, restarts)
 }
 
@@ -187,7 +187,7 @@ func TestFailureNamesTheCauseAndQuotesTheLogBeforeIt(t *testing.T) {
 3 >after that
 `)
 	f := seen.trouble()
-	require.Equal(t, "replica-0: exit code 101: version 1: the node exited 101: the state was not migrated", f.Sentence)
+	require.Equal(t, "replica-0: exited 101: version 1: the node exited 101: the state was not migrated", f.Sentence)
 	require.Equal(t, 101, *f.ExitCode)
 	require.Equal(t, 1, *f.Version)
 	require.Equal(t, uint64(40), *f.Height)
@@ -207,8 +207,8 @@ func TestRunThatFailsAfterAStopIsAFailure(t *testing.T) {
 func TestContainerThatEndsWithoutAWordIsAFailure(t *testing.T) {
 	seen := logged(t, configured)
 	code := 137
-	seen.add(event{Time: at(4), Name: endedMutely, ExitCode: &code, Error: "its container is exited, with exit code 137"})
-	require.Equal(t, "replica-0: its container is exited, with exit code 137", seen.trouble().Sentence)
+	seen.add(event{Time: at(4), Name: endedMutely, ExitCode: &code, Error: "its container is exited (exit code 137)"})
+	require.Equal(t, "replica-0: its container is exited (exit code 137)", seen.trouble().Sentence)
 }
 
 func TestCauseIsTheLineThatSaysWhy(t *testing.T) {

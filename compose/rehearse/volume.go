@@ -28,7 +28,7 @@ func (e *engine) ownerOf(ctx context.Context, id, folder string) (o owner, err e
 }
 
 // fill copies the content of the folder dir to the folder target of a container. All of it gets the owner of target,
-// because whoever runs the node there has to write to it.
+// because the node's user must be able to write to it.
 func (e *engine) fill(ctx context.Context, id, dir, target string) error {
 	o, err := e.ownerOf(ctx, id, target)
 	if err != nil {
@@ -50,7 +50,7 @@ func (e *engine) save(ctx context.Context, id, folder, file string) error {
 		return fmt.Errorf("cannot make the snapshot: %w", err)
 	}
 	defer out.Close()
-	// With "/." it is the content: into a read-only container only a volume can be copied, not the folder above it.
+	// "/." means the content: a read-only container accepts a copy into a volume, but not into the folder above it.
 	cmd := command(ctx, "docker", "cp", id+":"+folder+"/.", "-")
 	var complaint strings.Builder
 	cmd.Stdout, cmd.Stderr = out, &complaint
@@ -72,7 +72,7 @@ func (e *engine) load(ctx context.Context, id, folder, file string) error {
 	return e.unpack(ctx, id, folder, in)
 }
 
-// unpack is 'docker cp' of an archive; without --archive it keeps the owners that the archive names.
+// unpack is 'docker cp' of an archive. Without --archive it keeps the owners in the archive.
 func (e *engine) unpack(ctx context.Context, id, folder string, archive io.Reader) error {
 	cmd := command(ctx, "docker", "cp", "-", id+":"+folder)
 	var complaint strings.Builder
@@ -83,7 +83,7 @@ func (e *engine) unpack(ctx context.Context, id, folder string, archive io.Reade
 	return nil
 }
 
-// archiveFolder writes what is in dir as a tar archive, as owned by o.
+// archiveFolder writes the content of dir as a tar archive, owned by o.
 func archiveFolder(dir string, o owner, to io.Writer) error {
 	archive := tar.NewWriter(to)
 	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
@@ -101,7 +101,7 @@ func archiveOne(archive *tar.Writer, dir, name string, entry fs.DirEntry, o owne
 		return fmt.Errorf("cannot read %s: %w", name, err)
 	}
 	if !info.Mode().IsRegular() && !info.IsDir() {
-		return nil // a socket or a device of the node that was stopped
+		return nil // a socket or device of the stopped node
 	}
 	header, err := tar.FileInfoHeader(info, "")
 	if err != nil {

@@ -1,13 +1,13 @@
-// Testnet prints one table over the nodes of the local network of compose/compose.yaml: version, phase, role, height, the
-// next upgrade, and the state root at the highest slot that all of them have made final.
+// Testnet prints a table of the nodes of the local network of compose/compose.yaml: version, phase, role, height, next
+// upgrade, and the state root at the highest slot that all of them have finalized.
 //
 //	go run ./compose/testnet [--json] [--wait 1m] [--version NAME] [--node NAME=STATUS_URL,API_URL]...
 //
-// A node between two processes tells no root, so it asks again for ten seconds, or as long as --wait says, until each
-// node is ready and has told its own (and, with --version, runs that version; what the nodes do until then is told on
-// stderr). Exit codes: 0 all roots are equal, 1 they are not, or not every node is ready in time, 2 for bad arguments.
-// Without --node the ports are those of compose.yaml, and the same variables change them: SEQUENCER_STATUS_PORT,
-// SEQUENCER_API_PORT, REPLICA_0_STATUS_PORT and so on.
+// A node between two processes reports no root. So testnet keeps asking, for ten seconds or for --wait, until each node
+// is ready and has reported its root. With --version, each node must also run that version; changes on the way are
+// printed to stderr. Exit codes: 0 all roots are equal, 1 they are not, or not every node is ready in time, 2 for bad
+// arguments. Without --node, the ports are those of compose.yaml, and the same variables change them:
+// SEQUENCER_STATUS_PORT, SEQUENCER_API_PORT, REPLICA_0_STATUS_PORT and so on.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 const (
 	exitUnequal = 1
 	exitUsage   = 2
-	// askEvery is the pause between two readings of one wait.
+	// askEvery is the pause between two readings.
 	askEvery = 250 * time.Millisecond
 )
 
@@ -43,8 +43,8 @@ func run(ctx context.Context, args []string, out, errors io.Writer) int {
 	flags := pflag.NewFlagSet("testnet", pflag.ContinueOnError)
 	flags.SetOutput(errors)
 	asJSON := flags.Bool("json", false, "print JSON")
-	wait := flags.Duration("wait", 10*time.Second, "`TIME` in which each node has to be ready and to tell its state root")
-	version := flags.String("version", "", "the `NAME` of the version that each node has to run")
+	wait := flags.Duration("wait", 10*time.Second, "`TIME` within which each node must be ready and report its state root")
+	version := flags.String("version", "", "`NAME` of the version that each node must run")
 	given := flags.StringArray("node", nil, "a node, as `NAME=STATUS_URL,API_URL`, instead of those of compose.yaml")
 	if err := flags.Parse(args); err != nil {
 		return usage(err, errors)
@@ -56,11 +56,11 @@ func run(ctx context.Context, args []string, out, errors io.Writer) int {
 	if err != nil {
 		return usage(err, errors)
 	}
-	told := io.Discard
+	changes := io.Discard
 	if *version != "" {
-		told = errors
+		changes = errors
 	}
-	report := settle(ctx, nodes, *wait, *version, told)
+	report := settle(ctx, nodes, *wait, *version, changes)
 	if err := show(report, *asJSON, out); err != nil {
 		fmt.Fprintf(errors, "error: %s\n", err)
 		return exitUnequal
@@ -79,16 +79,16 @@ func usage(err error, out io.Writer) int {
 	return exitUsage
 }
 
-// settle reads the network until it is settled, or roots differ: that does not get better by waiting. It writes
-// each change of a node's version, phase or leadership to told.
-func settle(ctx context.Context, nodes []network.Node, wait time.Duration, version string, told io.Writer) network.Report {
+// settle reads the network until it is settled, or until roots differ, which waiting does not fix. It writes each
+// change of a node's version, phase or leadership to changes.
+func settle(ctx context.Context, nodes []network.Node, wait time.Duration, version string, changes io.Writer) network.Report {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var last network.Report
 	for {
 		report := network.Read(context.WithoutCancel(ctx), nodes)
 		for _, change := range report.Since(last) {
-			fmt.Fprintf(told, "%s  %s\n", time.Now().Format(time.TimeOnly), change)
+			fmt.Fprintf(changes, "%s  %s\n", time.Now().Format(time.TimeOnly), change)
 		}
 		last = report.Over(last)
 		if report.Complete && !report.Equal || settled(report, version) {
@@ -139,7 +139,7 @@ func parseNodes(given []string) ([]network.Node, error) {
 	return nodes, nil
 }
 
-// composeNodes are the nodes of compose.yaml, at the ports that it publishes.
+// composeNodes gives the nodes of compose.yaml, at the ports that it publishes.
 func composeNodes() []network.Node {
 	var nodes []network.Node
 	for i, name := range []string{"sequencer", "replica-0", "replica-1"} {

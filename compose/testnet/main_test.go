@@ -53,10 +53,10 @@ func TestItWaitsForTheVersion(t *testing.T) {
 		}
 		return "v1"
 	}, "0x1")
-	code, out, told := try(t, "--wait", "1m", "--version", "v1", "--node", "a="+upgrading)
+	code, out, changes := try(t, "--wait", "1m", "--version", "v1", "--node", "a="+upgrading)
 	assert.Zero(t, code)
 	assert.Contains(t, out, "v1")
-	assert.Regexp(t, `^\d\d:\d\d:\d\d  a: running v1 as leader\n$`, told)
+	assert.Regexp(t, `^\d\d:\d\d:\d\d  a: running v1 as leader\n$`, changes)
 	code, out, _ = try(t, "--wait", "0s", "--version", "v2", "--node", "a="+upgrading)
 	assert.Equal(t, 1, code, out)
 }
