@@ -47,7 +47,7 @@ func Sections() []Section {
 			{"no checkpoint found", info, nil, nil, "There is none, or --no-checkpoint-file was given. If the state has a stamp, the run continues with its version. If there is no state, it starts with version 0."},
 			{"stamp found", info, []string{"version", "name", "migration"}, nil, "The state belongs to this version. The run continues with it."},
 			{"checkpoint was interrupted", info, []string{"detail"}, nil, "An earlier run ended after it had written the stamp, and before the checkpoint had followed. It follows now."},
-			{"checkpoint corrected", warn, []string{"detail"}, nil, "Checkpoint and stamp name different versions: one of the two was restored without the other. The stamp takes precedence, and the checkpoint is corrected. If the restore was intended, there is nothing to do."},
+			{"checkpoint corrected", warn, []string{"detail"}, nil, "Checkpoint and stamp name different versions: one of the two was restored without the other, or a run was killed just after it put an undo point back. The stamp takes precedence, and the checkpoint is corrected. If the restore was intended, there is nothing to do."},
 			{"old checkpoint kept", info, []string{"file"}, nil, "A copy of the checkpoint from before it was corrected, or from before it followed a stamp for the first time."},
 			{"state stamped", info, []string{"detail"}, nil, "The state had no stamp, but the checkpoint shows which version made it. From now on the stamp takes precedence."},
 			{"preflight problem", warn, []string{"version", "severity", "problem", "next"}, nil, "An inspection of a version's files, or a comparison with the manifest, found something. Do what next says before the upgrade to that version."},
