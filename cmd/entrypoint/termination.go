@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rollup-entrypoint/internal/plain"
-	"rollup-entrypoint/internal/procfs"
 	"rollup-entrypoint/internal/regularfile"
 	"rollup-entrypoint/sequencer"
 	"rollup-entrypoint/sequencer/checkpoint"
@@ -73,9 +72,9 @@ func notForTermination(file, checkpointFile string) error {
 
 // besideAnother reports whether process 1 is another entrypoint, as for a command in 'docker exec' or 'kubectl exec'.
 func besideAnother() bool {
-	self, err := procfs.Read(procfs.Root, os.Getpid())
-	first, firstErr := procfs.Read(procfs.Root, 1)
-	return err == nil && firstErr == nil && self.Pid != first.Pid && self.Command == first.Command
+	self, err := os.ReadFile("/proc/self/comm")
+	first, firstErr := os.ReadFile("/proc/1/comm")
+	return os.Getpid() != 1 && err == nil && firstErr == nil && bytes.Equal(self, first)
 }
 
 // terminationOfMistake is terminationOf for arguments that are wrong. If they also give the message a name that is refused,
