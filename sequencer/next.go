@@ -28,7 +28,7 @@ const (
 	EnterVersion Action = "enter"         // hand the state over to the version, which includes its migration
 	MigrateAgain Action = "migrate again" // run the migration of the version, which began and is not recorded as completed
 	PutBack      Action = "put back"      // put the undo point back, because the migration of the version was interrupted
-	Finish       Action = "finish"        // the last version is complete
+	Finish       Action = "finish"        // the last version is complete, or the one that an emergency stop ends
 	Refuse       Action = "refuse"        // nothing can be started safely; Cause says why
 )
 
@@ -57,6 +57,8 @@ func Next(plan *Plan, stamp checkpoint.Stamp, c Durable, undo bool) Step {
 	refuse := func(cause Cause) Step { return Step{Action: Refuse, Version: j, Cause: cause} }
 	begun := stamp.Migration == checkpoint.MigrationBegun
 	switch {
+	case pastBrake(plan, stamp.StartHeight):
+		return refuse(TooLate)
 	case v.Retired:
 		return refuse(Retired)
 	case begun && v.Migration == "":
@@ -93,9 +95,12 @@ func Next(plan *Plan, stamp checkpoint.Stamp, c Durable, undo bool) Step {
 	return Step{Action: RunVersion, Version: j}
 }
 
+// pastBrake reports whether a state that has a block of this height, or is to get one, is above the emergency stop.
+func pastBrake(p *Plan, height uint64) bool { return p.Brake > 0 && height > p.Brake }
+
 // after is the step that follows the completion of version j.
 func after(p *Plan, j int) Step {
-	if j == p.Last() {
+	if j == p.End() {
 		return Step{Action: Finish, Version: j}
 	}
 	return Step{Action: EnterVersion, Version: j + 1}

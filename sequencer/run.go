@@ -3,6 +3,7 @@ package sequencer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
@@ -81,7 +82,7 @@ func (s *sequence) end(err error) error {
 		s.Log.Info("stopped", slog.String("reason", "a stop signal was received"))
 		return nil
 	case errors.As(err, &f):
-		f = f.withFiles(s.Plan.File, s.Checkpoint)
+		f = f.withFiles(s.Plan, s.Checkpoint)
 		if s.at != nil && *s.at <= s.Plan.Last() {
 			v := s.Plan.Versions[*s.at]
 			f.Version, f.Start, f.Stop, f.Height = s.at, v.Start, v.Stop, s.height
@@ -230,7 +231,10 @@ func (s *sequence) prepare(depth Depth) error {
 	}
 	s.show(s.record) // a hold may keep it from being written for days
 	s.keep = at.keep
-	if s.Plan.Versions[now].Retired { // also for a new chain, which is not even stamped
+	switch v := s.Plan.Versions[now]; { // before anything is written
+	case pastBrake(s.Plan, v.Start):
+		return s.refusal(Step{Action: Refuse, Version: now, Cause: TooLate})
+	case v.Retired: // also for a new chain, which is not even stamped
 		return s.refusal(Step{Action: Refuse, Version: now, Cause: Retired})
 	}
 	return s.checkAll(now, depth)
@@ -269,7 +273,11 @@ func (s *sequence) finish(i int) error {
 		return err
 	}
 	s.enter(PhaseFinished)
-	s.Log.Info("sequence finished", slog.Int("version", i), slog.Uint64("height", s.Plan.Versions[i].Stop))
+	attrs := []any{slog.Int("version", i), slog.Uint64("height", s.Plan.Versions[i].Stop)}
+	if n := s.Plan.Brake; n > 0 {
+		attrs = append(attrs, slog.String("detail", fmt.Sprintf("stopped at --stop-height %d: nothing follows there before the plan ends this version at that height", n)))
+	}
+	s.Log.Info("sequence finished", attrs...)
 	if !s.WaitWhenFinished {
 		return nil
 	}
