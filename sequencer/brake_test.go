@@ -3,6 +3,7 @@ package sequencer
 import (
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,11 +25,14 @@ func TestNothingFollowsTheEmergencyStop(t *testing.T) {
 		w.files.problems = map[int]Problems{1: {"rollup_binary: no such file"}} // it is not needed
 		require.NoError(t, w.run())
 		assert.Equal(t, checkpoint.PhaseFinished, w.store.checkpoint.Phase)
-		assert.Contains(t, w.log.String(), "stopped at --stop-height 10: nothing follows there")
+		assert.Contains(t, w.log.String(), "stopped at --stop-height 10: nothing follows until")
 
 		again := w.again(act{askV0To10, answers(10)})
 		again.options.WaitWhenFinished = true
-		go func() { again.signals <- syscall.SIGTERM }()
+		go func() {
+			time.Sleep(time.Hour)
+			again.signals <- syscall.SIGTERM
+		}()
 		require.NoError(t, again.run())
 		assert.Equal(t, 1, again.count("waiting for a stop signal"))
 		assert.Empty(t, again.store.wrote())

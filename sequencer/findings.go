@@ -88,7 +88,7 @@ func CheckRecord(plan *Plan, path, storage string, digest func(i int) (string, e
 	found = append(found, replaced(at.record.stamp, digest)...)
 	s := &sequence{Options: Options{Plan: plan}, record: at.record, storage: onDisk.Storage, durable: lastKnown(onDisk.State, at.record)}
 	switch step := Next(plan, at.record.stamp, s.durable, at.record.stamp.UndoPoint != ""); {
-	case step.Action == Refuse && step.Cause == TooLate && !pastBrake(plan, max(s.durable.Height, plan.Versions[first].Start)):
+	case step.Action == Refuse && step.Cause == TooLate && !braked(plan, first):
 		found = append(found, Finding{
 			first, SeverityError,
 			fmt.Sprintf("too late: its state was at height %d when its node was asked last, and %s stops it at %d", s.durable.Height, plan.File, plan.Versions[first].Stop),
@@ -119,7 +119,7 @@ func CheckTooLate(plan *Plan, name string, start, height uint64) []Finding {
 		return []Finding{{WholePlan, SeverityError, fmt.Sprintf("the running version, %q from height %d, is not in %s", name, start, plan.File), "put it back into the plan as it was"}}
 	}
 	switch v := plan.Versions[i]; {
-	case i >= plan.End() && pastBrake(plan, max(height, v.Start)):
+	case braked(plan, i) && max(height, v.Start) > plan.Brake:
 		return []Finding{{i, SeverityError, fmt.Sprintf("the running rollup is at height %d, above --stop-height %d", max(height, v.Start), plan.Brake), "remove --stop-height, or raise it"}}
 	case v.Stop > 0 && height > v.Stop:
 		return []Finding{{

@@ -50,17 +50,13 @@ type Step struct {
 // was made before the stamped version touched the state.
 func Next(plan *Plan, stamp checkpoint.Stamp, c Durable, undo bool) Step {
 	j := find(plan, stamp)
-	if j < 0 {
-		return Step{Action: Refuse, Version: j, Cause: VersionUnknown}
+	if cause := excluded(plan, j); cause != "" {
+		return Step{Action: Refuse, Version: j, Cause: cause}
 	}
 	v := plan.Versions[j]
 	refuse := func(cause Cause) Step { return Step{Action: Refuse, Version: j, Cause: cause} }
 	begun := stamp.Migration == checkpoint.MigrationBegun
 	switch {
-	case pastBrake(plan, stamp.StartHeight):
-		return refuse(TooLate)
-	case v.Retired:
-		return refuse(Retired)
 	case begun && v.Migration == "":
 		return refuse(MigrationVanished)
 	case begun && undo:
@@ -95,8 +91,22 @@ func Next(plan *Plan, stamp checkpoint.Stamp, c Durable, undo bool) Step {
 	return Step{Action: RunVersion, Version: j}
 }
 
-// pastBrake reports whether a state that has a block of this height, or is to get one, is above the emergency stop.
-func pastBrake(p *Plan, height uint64) bool { return p.Brake > 0 && height > p.Brake }
+// excluded is why nothing of version j may be started, not even to ask it; empty if it may. An emergency stop takes no
+// block back, so it excludes the versions above it.
+func excluded(plan *Plan, j int) Cause {
+	switch {
+	case j < 0:
+		return VersionUnknown
+	case j > plan.End():
+		return TooLate
+	case plan.Versions[j].Retired:
+		return Retired
+	}
+	return ""
+}
+
+// braked reports whether the emergency stop ends the plan with version j, or before it.
+func braked(p *Plan, j int) bool { return p.Brake > 0 && j >= p.End() }
 
 // after is the step that follows the completion of version j.
 func after(p *Plan, j int) Step {

@@ -205,27 +205,23 @@ func (s *sequence) refusal(step Step) *Failure {
 
 // tooHigh is the end for a state above the stop height of its version, or above the emergency stop.
 func (s *sequence) tooHigh(step Step) *Failure {
-	j, v := step.Version, s.Plan.Versions[step.Version]
-	name, file, height := s.Plan.Label(j), s.Plan.File, s.durable.Height
-	braked := ""
-	switch n := s.Plan.Brake; {
-	case pastBrake(s.Plan, v.Start):
-		braked, height = fmt.Sprintf("the state belongs to %s, which starts at height %d", name, v.Start), v.Start
-	case v.Stop == n && step.Cause == TooLate:
-		braked = fmt.Sprintf("the state of %s is at height %d", name, height)
-	case v.Stop == n:
-		braked = fmt.Sprintf("%s was started with the stop height %d and ran past it: its state is at height %d", name, s.record.stamp.StopHeight, height)
+	v, name, file, height := s.Plan.Versions[step.Version], s.Plan.Label(step.Version), s.Plan.File, s.durable.Height
+	what := fmt.Sprintf("the state of %s is at height %d", name, height)
+	if step.Cause == Overrun {
+		what = fmt.Sprintf("%s was started with the stop height %d and ran past it: its state is at height %d", name, s.record.stamp.StopHeight, height)
 	}
 	switch n := s.Plan.Brake; {
-	case braked != "":
-		return mismatch(step.Cause, "%s, above --stop-height %d", braked, n).safe("nothing else was started").
+	case v.Start > n && braked(s.Plan, step.Version):
+		what, height = fmt.Sprintf("the state belongs to %s, which starts at height %d", name, v.Start), v.Start
+		fallthrough
+	case braked(s.Plan, step.Version):
+		return mismatch(step.Cause, "%s, above --stop-height %d", what, n).safe("nothing else was started").
 			next("remove --stop-height, or set it to %d or more: it takes no block back; to end the chain at height %d all the same, restore the state from before height %d, as a whole directory", height, n, n+1)
-	case step.Cause == TooLate:
-		return mismatch(step.Cause, "too late: the state of %s is at height %d, above the stop height %d, which was deployed only after it had passed", name, height, v.Stop).
-			safe("no later version was started, and the state was not touched").
-			next("the blocks above height %d were made by the wrong version, so no later version may build on them: restore the state from before height %d, or, if the whole network can fork later, set a stop_height of at least %d in %s", v.Stop, v.Stop+1, height, file)
+	case step.Cause == Overrun:
+		return mismatch(step.Cause, "%s", what).safe("no later version was started").
+			next("restore the state from before height %d: the blocks from there on were made by the wrong version; then find out why the node did not stop", v.Stop+1)
 	}
-	return mismatch(step.Cause, "%s was started with the stop height %d and ran past it: its state is at height %d", name, s.record.stamp.StopHeight, height).
-		safe("no later version was started").
-		next("restore the state from before height %d: the blocks from there on were made by the wrong version; then find out why the node did not stop", v.Stop+1)
+	return mismatch(step.Cause, "too late: %s, above the stop height %d, which was deployed only after it had passed", what, v.Stop).
+		safe("no later version was started, and the state was not touched").
+		next("the blocks above height %d were made by the wrong version, so no later version may build on them: restore the state from before height %d, or, if the whole network can fork later, set a stop_height of at least %d in %s", v.Stop, v.Stop+1, height, file)
 }

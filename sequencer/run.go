@@ -231,11 +231,8 @@ func (s *sequence) prepare(depth Depth) error {
 	}
 	s.show(s.record) // a hold may keep it from being written for days
 	s.keep = at.keep
-	switch v := s.Plan.Versions[now]; { // before anything is written
-	case pastBrake(s.Plan, v.Start):
-		return s.refusal(Step{Action: Refuse, Version: now, Cause: TooLate})
-	case v.Retired: // also for a new chain, which is not even stamped
-		return s.refusal(Step{Action: Refuse, Version: now, Cause: Retired})
+	if cause := excluded(s.Plan, now); cause != "" { // also for a new chain, which is not even stamped
+		return s.refusal(Step{Action: Refuse, Version: now, Cause: cause})
 	}
 	return s.checkAll(now, depth)
 }
@@ -273,11 +270,7 @@ func (s *sequence) finish(i int) error {
 		return err
 	}
 	s.enter(PhaseFinished)
-	attrs := []any{slog.Int("version", i), slog.Uint64("height", s.Plan.Versions[i].Stop)}
-	if n := s.Plan.Brake; n > 0 {
-		attrs = append(attrs, slog.String("detail", fmt.Sprintf("stopped at --stop-height %d: nothing follows there before the plan ends this version at that height", n)))
-	}
-	s.Log.Info("sequence finished", attrs...)
+	s.Log.Info("sequence finished", finishedAttrs(s.Plan, i)...)
 	if !s.WaitWhenFinished {
 		return nil
 	}
@@ -286,6 +279,14 @@ func (s *sequence) finish(i int) error {
 		s.note(<-s.Signals.Signals())
 	}
 	return errStopped
+}
+
+func finishedAttrs(plan *Plan, i int) []any {
+	attrs := []any{slog.Int("version", i), slog.Uint64("height", plan.Versions[i].Stop)}
+	if plan.Brake > 0 {
+		attrs = append(attrs, slog.String("detail", fmt.Sprintf("stopped at --stop-height %d: nothing follows until the plan ends this version there", plan.Brake)))
+	}
+	return attrs
 }
 
 // proof is how it is known that the stamped version is complete.
