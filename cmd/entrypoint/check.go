@@ -50,11 +50,13 @@ type checked struct {
 // nothing, so it may be run beside a sequence.
 func checkCommand(flags *flagSet) func(p program) int {
 	var config, manifest, running, termination string
+	var stopHeight uint64
 	var asJSON bool
 	c := checked{}
 	flags.StringVarP(&config, "config", "c", "", configUsage)
 	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too (default in an image, if its directory exists: "+layout.Checkpoint+")")
 	flags.StringVar(&running, "running", "", "compare the plan with the height of the entrypoint running at `URL`; exit 78 if the plan comes too late")
+	registerStopHeight(flags, &stopHeight)
 	registerManifest(flags.FlagSet, &manifest)
 	flags.Uint64Var(&c.nofile, "nofile", preflight.FilesDefault, "the `N` that run will use as --nofile: warn if a node gets too few open files")
 	c.undo.register(flags)
@@ -74,7 +76,7 @@ func checkCommand(flags *flagSet) func(p program) int {
 	}
 	return func(p program) int {
 		var err error
-		c.look(config, manifest, flags.given("manifest"))
+		c.look(config, stopHeight, manifest, flags.given("manifest"))
 		if asJSON {
 			err = c.printJSON(p.stdout)
 		} else {
@@ -116,8 +118,8 @@ func (c *checked) sorted() (all []sequencer.Finding) {
 }
 
 // look finds everything. manifestGiven: the manifest was named by the user.
-func (c *checked) look(config, manifest string, manifestGiven bool) {
-	plan, err := sequencer.LoadPlan(config)
+func (c *checked) look(config string, stopHeight uint64, manifest string, manifestGiven bool) {
+	plan, err := loadPlan(config, stopHeight)
 	c.held = lookForHold(holdFile(c.checkpoint, c.holds), plan)
 	if err != nil {
 		c.findings = sequencer.FindingsOf(sequencer.WholePlan, err)

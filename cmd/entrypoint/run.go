@@ -52,9 +52,9 @@ func runCommand(flags *flagSet) func(p program) int {
 // sequence builds everything that a run needs, and runs it.
 func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, last *lastRun, socket systemd.Socket) error {
 	log := last.log
-	plan, err := sequencer.LoadPlan(f.config)
+	plan, err := f.load()
 	if err != nil {
-		return err //nolint:wrapcheck // a Failure in its own words
+		return err
 	}
 	logPlan(log, plan)
 	inspection := preflight.New(plan)
@@ -73,7 +73,7 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, la
 	if err := f.serve(watcher, flags.given("listen"), log); err != nil {
 		return err
 	}
-	go preflight.WatchPlan(f.config, plan, watcher.FollowPlan)
+	go preflight.WatchPlan(f.load, plan, watcher.FollowPlan)
 	notifier := systemd.Start(systemd.Options{Socket: socket, Pulse: p.inbox.Pulse(), Line: watcher.Line, NotAlive: watcher.NotAlive, Log: log})
 	defer notifier.Stop()
 	options := f.options(flags)
@@ -130,6 +130,9 @@ func logPlan(log *slog.Logger, plan *sequencer.Plan) {
 	for i, v := range plan.Versions {
 		log.Info("version configured", slog.Int("version", i), slog.String("name", v.Name), slog.String("binary", v.Binary),
 			slog.Uint64("start_height", v.Start), slog.Uint64("stop_height", v.Stop))
+	}
+	if plan.Brake > 0 {
+		log.Warn("emergency stop is set", slog.Int("version", plan.End()), slog.Uint64("stop_height", plan.Brake))
 	}
 }
 

@@ -46,6 +46,7 @@ type runFlags struct {
 func (f *runFlags) register(flags *flagSet) {
 	flags.check = func() error { return f.check(flags) }
 	f.recordFlags.register(flags)
+	registerStopHeight(flags, &f.stopHeight)
 	registerHoldFile(flags, &f.hold)
 	flags.Uint64Var(&f.slack, "height-slack", 0, "for a node that cannot be asked: count exit 0 at most `BLOCKS` below the stop height as complete, as sov-rollup-manager does (off unless given)")
 	f.undo.register(flags)

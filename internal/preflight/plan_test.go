@@ -23,6 +23,11 @@ func (f folder) write(t *testing.T, dir string) {
 	}
 }
 
+// from loads the plan at path.
+func from(path string) func() (*sequencer.Plan, error) {
+	return func() (*sequencer.Plan, error) { return sequencer.LoadPlan(path) }
+}
+
 const twoVersions = `[{"rollup_binary": "a", "config_path": "a.toml", "stop_height": 10}, {"rollup_binary": "b", "config_path": "b.toml", "start_height": 11}]`
 
 func TestPlanIsOutdatedIfItsMeaningOnDiskIsAnother(t *testing.T) {
@@ -56,7 +61,7 @@ func TestPlanIsOutdatedIfItsMeaningOnDiskIsAnother(t *testing.T) {
 			if test.remove != "" {
 				require.NoError(t, os.Remove(filepath.Join(dir, test.remove)))
 			}
-			assert.Equal(t, test.outdated, planOutdated(dir, plan))
+			assert.Equal(t, test.outdated, planOutdated(from(dir), plan))
 		})
 	}
 }
@@ -70,8 +75,23 @@ func TestPlanOfAMountedConfigMapIsFollowed(t *testing.T) {
 	require.NoError(t, os.Symlink("..data/manager.json", path))
 	plan, err := sequencer.LoadPlan(path)
 	require.NoError(t, err)
-	assert.False(t, planOutdated(path, plan))
+	assert.False(t, planOutdated(from(path), plan))
 	require.NoError(t, os.Symlink("..2", filepath.Join(dir, "..new")))
 	require.NoError(t, os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")))
-	assert.True(t, planOutdated(path, plan))
+	assert.True(t, planOutdated(from(path), plan))
+}
+
+func TestPlanWithAnEmergencyStopIsNotOutdated(t *testing.T) {
+	dir := t.TempDir()
+	folder{"manager.json": twoVersions}.write(t, dir)
+	stopped := func() (*sequencer.Plan, error) {
+		plan, err := sequencer.LoadPlan(dir)
+		if err != nil {
+			return nil, err
+		}
+		return plan.StoppedAt(5), nil
+	}
+	plan, err := stopped()
+	require.NoError(t, err)
+	assert.False(t, planOutdated(stopped, plan))
 }

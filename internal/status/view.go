@@ -153,7 +153,7 @@ func (r Report) viewUpgrade(v *view) {
 	if u == nil {
 		return
 	}
-	v.line("next", "%s", u.words())
+	v.line("next", "%s", u.words(r.EmergencyStop))
 	if u.RemainingBlocks != nil {
 		v.line("", "%s", bar(r.Versions[r.VersionIndex].StartHeight, u.StopHeight, *u.RemainingBlocks, min(barWidth, v.width-labelWidth-len("[] 100 %"))))
 	}
@@ -170,9 +170,12 @@ func (r Report) viewUpgrade(v *view) {
 }
 
 // words say what follows, at which height, and when.
-func (u *Upgrade) words() string {
+func (u *Upgrade) words(emergencyStop *uint64) string {
 	what := "the end of the plan"
-	if u.VersionIndex != nil {
+	switch {
+	case u.VersionIndex == nil && emergencyStop != nil:
+		what = "nothing, because of --stop-height,"
+	case u.VersionIndex != nil:
 		what = cell(u.Version)
 		switch {
 		case u.Hook && u.Migration:

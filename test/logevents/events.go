@@ -29,6 +29,7 @@ func Sections() []Section {
 		{"Before anything is started", []Event{
 			{"environment variable ignored", warn, []string{"detail"}, nil, "A variable whose name begins with ENTRYPOINT_ is nearly one of the entrypoint's. Fix its name."},
 			{"version configured", info, []string{"version", "name", "binary", "start_height", "stop_height"}, nil, "One line for each version of the plan."},
+			{"emergency stop is set", warn, []string{"version", "stop_height"}, nil, "--stop-height ends the version at this height, and nothing follows there until the plan ends it there, too, or the flag is removed."},
 			{"manifest found", info, []string{"manifest", "detail"}, nil, "Versions are verified with it before they start; see [manifest.md](manifest.md)."},
 			{"files not verified", warn, []string{"manifest", "detail"}, nil, "The plan names files that are not beside the manifest. They are used as they are."},
 			{"not process 1", info, []string{"pid", "detail"}, nil, "There is another init (docker run --init, --pid=host, a shared process namespace), or no container at all. Everything works, but a kill of the entrypoint does not end what a node has started."},
@@ -83,7 +84,7 @@ func Sections() []Section {
 		{"Upgrades", []Event{
 			{"version completed", info, []string{"version", "height", "proof"}, nil, "The version has reached its stop height, and the next one is entered. proof says how that is known."},
 			{"complete by the height slack", warn, []string{"version", "height", "stop_height"}, nil, "The node cannot be asked, exited 0, and last reported a height within --height-slack of its stop height. That is no proof, but --height-slack says that it is enough."},
-			{"sequence finished", info, []string{"version", "height"}, nil, "The last version has reached its stop height. The run ends with 0, or waits."},
+			{"sequence finished", info, []string{"version", "height"}, []string{"detail"}, "The last version has reached its stop height, or, with detail, a version has reached --stop-height. The run ends with 0, or waits."},
 			{"waiting for a stop signal", info, nil, nil, "--when-finished=wait keeps the finished sequence running."},
 		}},
 		{"Holds, undo points and hooks", []Event{

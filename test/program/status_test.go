@@ -111,7 +111,7 @@ func TestProbesAndStatusThroughTwoUpgrades(t *testing.T) {
 	assert.Equal(t, []string{"completed", "completed", "completed"}, []string{r.Versions[0].State, r.Versions[1].State, r.Versions[2].State})
 	assert.Equal(t, checkpoint.ProofDurable, r.Versions[2].Proof)
 	assert.Nil(t, r.LastFailure)
-	c.expectProbes("", "the last version has reached its stop height")
+	c.expectProbes("", "the stop height is reached, and nothing follows it")
 	send(syscall.SIGTERM)(c)
 	c.awaitExit(0)
 	c.program = nil
