@@ -101,6 +101,7 @@ var rules = map[string]rule{
 	"test/logevents":     {},
 	"test/mutants":       {},
 	"test/ports":         {},
+	"test/companion":     {},
 	"test/program":       {},
 	"test/ptrace":        {},
 	"test/rehearsaltest": {},
