@@ -189,6 +189,22 @@ the chart makes of inline data. */}}
 {{- end }}
 {{- end -}}
 
+{{/* (list ROOT SET CLAIM) are all volumes of a pod that has a claim: CLAIM, or the existing one. Without either the claim
+comes from a template. */}}
+{{- define "rollup.volumes" -}}
+{{- $root := index . 0 -}}
+{{- $set := index . 1 -}}
+{{- with default (index . 2) $set.storage.existingClaim }}
+- name: data
+  persistentVolumeClaim:
+    claimName: {{ . }}
+{{- end }}
+{{- include "rollup.configVolumes" (list $root $set (include "rollup.fullname" $root)) }}
+{{- with $set.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* NAME of a version, as the name of a volume: v1.2 becomes config-v1-2. */}}
 {{- define "rollup.configVolume" -}}
 config-{{ . | lower | replace "." "-" | replace "_" "-" }}
