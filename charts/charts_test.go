@@ -1,3 +1,5 @@
+// Package charts has the chart of a rollup, rollup/. Its tests here compare what is there twice; test/charttest tests
+// what the chart makes.
 package charts
 
 import (

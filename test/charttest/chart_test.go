@@ -1,3 +1,6 @@
+// Package charttest tests the chart charts/rollup with the programs helm and kubeconform, without a cluster: every key of
+// its values, the objects that it makes of ten files of values, and what must not change them. 'make chart' runs the
+// tests, after 'make chart-tools' has installed the programs.
 package charttest
 
 import (

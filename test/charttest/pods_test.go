@@ -215,6 +215,14 @@ configs:
 	assert.Equal(t, object{"v2.toml": "x = 1"}, o.get(t, "Secret", "test-rollup-sequencer-configs")["stringData"])
 }
 
+// A plan may be an array of versions, or an object.
+func TestInlinePlanIsPassedOnAsItIs(t *testing.T) {
+	for _, plan := range []string{`[{"rollup_binary": "a"}]`, `{"versions": []}`} {
+		o := render(t, "plan: {inline: '"+plan+"'}")
+		assert.Equal(t, plan+"\n", at(o.get(t, "ConfigMap", "test-rollup-plan"), "data", "manager.json"))
+	}
+}
+
 // A config that a set gives replaces the shared one: it is not both a Secret and a ConfigMap.
 func TestConfigOfASetReplacesTheSharedOne(t *testing.T) {
 	o := render(t, "configs: {v0: {secret: s, writableFolder: true}, v1: {secret: t}}\nreplicas: {configs: {v0: {configMap: c}}}")

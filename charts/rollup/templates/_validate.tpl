@@ -1,7 +1,15 @@
 {{/* Values that are right each alone, but contradict each other. Each message names the key. The schema refuses the rest. */}}
 {{- define "rollup.validate" -}}
 {{- if and .Values.plan.configMap .Values.plan.inline }}{{ fail "plan.configMap and plan.inline are both set: a pod has one plan" }}{{ end -}}
-{{- with .Values.plan.inline }}{{ if not (kindIs "map" (mustFromJson .)) }}{{ fail "plan.inline is not a JSON object" }}{{ end }}{{ end -}}
+{{- with .Values.plan.inline -}}
+{{- $problem := "" -}}
+{{- if hasPrefix "[" (trim .) -}}
+{{- range fromJsonArray . }}{{ if kindIs "string" . }}{{ $problem = . }}{{ end }}{{ end -}}
+{{- else -}}
+{{- $problem = dig "Error" "" (fromJson .) -}}
+{{- end -}}
+{{- if $problem }}{{ fail (printf "plan.inline is not the JSON of a plan: %s" $problem) }}{{ end -}}
+{{- end -}}
 {{- if and (eq .Values.seccomp.type "Localhost") (not .Values.seccomp.localhostProfile) }}{{ fail "seccomp.localhostProfile is empty: seccomp.type Localhost needs the name of the profile's file" }}{{ end -}}
 {{- if and (ne .Values.seccomp.type "Localhost") .Values.seccomp.localhostProfile }}{{ fail (printf "seccomp.localhostProfile is set, but seccomp.type is %s: it would be ignored" .Values.seccomp.type) }}{{ end -}}
 {{- if and (eq .Values.service.type "ClusterIP") .Values.service.externalTrafficPolicy }}{{ fail "service.externalTrafficPolicy is set, but service.type is ClusterIP" }}{{ end -}}
