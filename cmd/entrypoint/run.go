@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"os"
 	"time"
 
 	"rollup-entrypoint/internal/hold"
@@ -72,6 +73,7 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, la
 	if err := f.serve(watcher, flags.given("listen"), log); err != nil {
 		return err
 	}
+	go preflight.WatchPlan(f.config, plan, watcher.FollowPlan)
 	notifier := systemd.Start(systemd.Options{Socket: socket, Pulse: p.inbox.Pulse(), Line: watcher.Line, NotAlive: watcher.NotAlive, Log: log})
 	defer notifier.Stop()
 	options := f.options(flags)
@@ -167,7 +169,12 @@ func (f *runFlags) serve(s *status.Status, asked bool, log *slog.Logger) error {
 	switch {
 	case err == nil:
 		s.Serve(listener)
-		log.Info("status served", slog.String("address", listener.Addr().String()))
+		address := listener.Addr()
+		log.Info("status served", slog.String("address", address.String()))
+		// A kubelet whose liveness probe gets no answer ends the run again and again, with exit code 0 and no message.
+		if tcp, is := address.(*net.TCPAddr); is && tcp.IP.IsLoopback() && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+			log.Warn("status served on the loopback address in Kubernetes", slog.String("address", address.String()))
+		}
 	case asked:
 		return &sequencer.Failure{
 			Code: sequencer.CodeMismatch, What: "the status cannot be served", Err: err,

@@ -38,12 +38,14 @@ type Report struct {
 	Restarts        uint64      `json:"restarts"`
 	Migrations      []Migration `json:"migrations"`
 	LastFailure     *Problem    `json:"last_failure"`
-	CannotBeAsked   bool        `json:"cannot_be_asked"`
-	StateDamaged    bool        `json:"state_damaged"`
-	HoldFile        *string     `json:"hold_file"`
-	Hook            *Hook       `json:"hook"`
-	Copying         *Copying    `json:"copying"`
-	UndoPoint       *UndoPoint  `json:"undo_point"`
+	// PlanOutdated: the plan on disk is not the one that this run has read, or cannot be read any more.
+	PlanOutdated  bool       `json:"plan_outdated"`
+	CannotBeAsked bool       `json:"cannot_be_asked"`
+	StateDamaged  bool       `json:"state_damaged"`
+	HoldFile      *string    `json:"hold_file"`
+	Hook          *Hook      `json:"hook"`
+	Copying       *Copying   `json:"copying"`
+	UndoPoint     *UndoPoint `json:"undo_point"`
 	// NoUndoPointBecause is why the last upgrade has no undo point; empty if it has one, or there was no upgrade yet.
 	NoUndoPointBecause string           `json:"no_undo_point_because"`
 	PutBack            uint64           `json:"undo_points_put_back"`
@@ -191,7 +193,7 @@ func (s *Status) Report(ctx context.Context) Report {
 		VersionIndex: i, Version: s.Plan.Versions[i].Name, BinarySHA256: orNull(state.Record.BinarySHA256),
 		DurableHeight: state.Record.Height, BlocksPerSecond: orNull(state.Rate),
 		NextUpgrade: s.upgrade(state, now), Node: s.node(state), Restarts: restarts(state), Migrations: migrations(state, now),
-		CannotBeAsked: state.CannotBeAsked, StateDamaged: state.DamageReported, HoldFile: orNull(state.HoldFile), Hook: s.hook(state), Copying: copying(state, now), UndoPoint: undoPoint(state), NoUndoPointBecause: state.NoUndoPoint, PutBack: state.PutBack,
+		PlanOutdated: s.planOutdated.Load(), CannotBeAsked: state.CannotBeAsked, StateDamaged: state.DamageReported, HoldFile: orNull(state.HoldFile), Hook: s.hook(state), Copying: copying(state, now), UndoPoint: undoPoint(state), NoUndoPointBecause: state.NoUndoPoint, PutBack: state.PutBack,
 		Leftovers: leftovers(state), Undelivered: undelivered(state),
 		Stamp: stamp(state), Instance: orNull(s.instance()), Checkpoint: s.checkpoint(state),
 		PreviousRun: previousRun(s.before.Load()),

@@ -131,6 +131,9 @@ func (r Report) durableWords() string {
 func (r Report) Complete() bool { return r.Versions[r.VersionIndex].CompletedAt != nil }
 
 func (r Report) viewWarnings(v *view) {
+	if r.PlanOutdated {
+		v.line("warning", "the plan on disk has changed, or cannot be read: this run keeps to the one it has read; 'entrypoint check' looks at the new one, and a restart uses it")
+	}
 	if r.CannotBeAsked {
 		v.line("warning", "the node cannot be asked for its durable height: at the stop height, an operator must declare the version complete")
 	}
