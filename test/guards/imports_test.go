@@ -110,16 +110,6 @@ var rules = map[string]rule{
 	"test/simulation":        {may: []string{"sequencer", "sequencer/checkpoint"}},
 	"test/charttest":         {},
 	"test/charttest/schemas": {},
-	"test/composetest":       {},
-	"test/dockertest":        {},
-	"test/guards":            {},
-	"test/logevents":         {},
-	"test/mutants":           {},
-	"test/ports":             {},
-	"test/program":           {},
-	"test/ptrace":            {},
-	"test/rehearsaltest":     {},
-	"test/simulation":        {may: []string{"sequencer", "sequencer/checkpoint"}},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
