@@ -63,7 +63,7 @@ func (n *Inspection) All(path string) []sequencer.Finding {
 	ctx := context.Background()
 	var found, ofRecord []sequencer.Finding
 	first := 0
-	if storage, err := n.StateDir(); err == nil && !(n.Elsewhere && empty(path, storage)) { // otherwise storage says what is wrong
+	if storage, err := n.StateDir(); err == nil && (!n.Elsewhere || !empty(path, storage)) { // otherwise storage says what is wrong
 		first, ofRecord = sequencer.CheckRecord(n.Plan, path, storage, n.Digest)
 	}
 	for i := range n.Plan.Versions {

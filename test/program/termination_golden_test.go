@@ -428,7 +428,7 @@ func TestTerminationMessageOfAMistakeIsWhereTheCommandLineSays(t *testing.T) {
 	}{
 		{"a misspelt flag", "unknown flag \"--stop-timout\" (did you mean \"--stop-timeout\"?): arguments for the node go after --\n", []string{"--stop-timout=s3cret", "--termination-log", "message"}, nil},
 		{"a value", "--restarts: want a whole number within its range\n", []string{"--restarts", "s3cret", "--termination-log=message"}, nil},
-		{"a misspelt flag of check", "unknown flag \"--runing\" (did you mean \"--running\"?)\n", []string{"check", "--runing", "s3cret", "--termination-log", "message"}, nil},
+		{"a misspelt flag of check", "unknown flag \"--runnin\" (did you mean \"--running\"?)\n", []string{"check", "--runnin", "s3cret", "--termination-log", "message"}, nil},
 		{"the file is in the environment", "unknown flag \"--stop-timout\"", []string{"--stop-timout=s3cret"}, []string{"ENTRYPOINT_TERMINATION_LOG=message"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
