@@ -176,9 +176,9 @@ func TestHelmTestAsksEachPod(t *testing.T) {
 }
 
 func TestJobRunsOnTheClaimOfOnePod(t *testing.T) {
-	o := render(t, "sequencer: {replicaCount: 0}\njob: {enabled: true, args: [checkpoint, set, --version, v1], ordinal: 3}")
+	o := render(t, "sequencer: {replicaCount: 0}\njob: {enabled: true, args: [checkpoint, set, --version, '1'], ordinal: 3}")
 	spec := podSpec(o.get(t, "Job", "test-rollup-job-1"))
-	assert.Equal(t, []any{"checkpoint", "set", "--version", "v1"}, at(spec, "containers", 0, "args"))
+	assert.Equal(t, []any{"checkpoint", "set", "--version", "1"}, at(spec, "containers", 0, "args"))
 	assert.Equal(t, "data-test-rollup-sequencer-3", at(spec, "volumes", 0, "persistentVolumeClaim", "claimName"))
 	o = render(t, "sequencer: {replicaCount: 0}\nstorage: {existingClaim: mine}\njob: {enabled: true, args: [height]}")
 	assert.Equal(t, "mine", at(podSpec(o.get(t, "Job", "test-rollup-job-1")), "volumes", 0, "persistentVolumeClaim", "claimName"))
