@@ -66,7 +66,7 @@ go_test = $(default_signals) go test -tags $(GO_TAGS)
 gotest = $(go_test) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down rehearse compose-test docker-test test all-tests covered-tests other-tests plain-tests bench-handoff bench-undo bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
+.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down rehearse compose-test docker-test e2e-kubernetes test all-tests covered-tests other-tests plain-tests bench-handoff bench-undo bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -127,6 +127,13 @@ compose-test: bases ## run the tests of the local network on a real Docker engin
 
 docker-test: bases ## run the tests of the images on a real Docker engine
 	$(gotest) -count=1 -parallel 3 -timeout 40m ./test/dockertest
+
+# Scenarios mostly wait for blocks, so more of them than processors run at once. The second cluster has no IPv4.
+e2e-kubernetes: export DOCKER_TESTS := 1
+e2e-kubernetes: export KUBERNETES_TESTS := 1
+e2e-kubernetes: ## as root, run the tests of the chart on a real Kubernetes; .ci/kubernetes installs what that needs
+	test/kubernetes/cluster $(gotest) -count=1 -parallel 8 -timeout 40m ./test/kubernetes
+	FAMILY=ipv6 test/kubernetes/cluster $(gotest) -count=1 -timeout 20m -run '^TestIPv6' ./test/kubernetes
 
 test: $(if $(COVER),covered-tests other-tests,all-tests) $(if $(RACE),plain-tests) ## run all tests; RACE=1: with the race detector; COVER=1: count statements, fails below 90 % of a package
 
