@@ -23,8 +23,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"rollup-entrypoint/test/dockertest"
 )
 
 const (
@@ -43,7 +41,11 @@ func TestMain(m *testing.M) {
 		fmt.Println("these tests run inside of test/kubernetes/cluster; run: make e2e-kubernetes")
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if localNetwork.name != "" {
+		_ = exec.Command("docker", "image", "rm", "--no-prune", localNetwork.name).Run()
+	}
+	os.Exit(code)
 }
 
 // result is the outcome of a command.
@@ -125,37 +127,4 @@ func until(t testing.TB, what string, reached func() bool, tell func() any) {
 	for end := time.Now().Add(deadline); !reached(); time.Sleep(lookEvery) {
 		require.True(t, time.Now().Before(end), "waited in vain: %s: %+v", what, tell())
 	}
-}
-
-// Files are the differences of an image to that of the local network.
-type files = dockertest.Files
-
-var imported sync.Map // an image to its sync.Once
-
-// image is the image of the local network on the cluster's node.
-func image(t testing.TB) string {
-	t.Helper()
-	name := dockertest.NetworkImage(t)
-	importImage(t, name)
-	return name
-}
-
-// variant is the image of the local network with other files below /opt/rollup.
-func variant(t testing.TB, changed files) string {
-	t.Helper()
-	context := files{"Dockerfile": "FROM " + image(t) + "\nCOPY rollup/ /opt/rollup/\nUSER 0:0\nRUN [\"/entrypoint\", \"manifest\", \"write\"]\nUSER 65532:65532\n"}
-	for name, text := range changed {
-		context["rollup/"+name] = text
-	}
-	name := dockertest.Build(t, context)
-	importImage(t, name)
-	return name
-}
-
-func importImage(t testing.TB, name string) {
-	t.Helper()
-	once, _ := imported.LoadOrStore(name, &sync.Once{})
-	once.(*sync.Once).Do(func() {
-		must(t, "", "sh", "-c", `docker save "$1" | ctr -n k8s.io images import -`, "sh", name)
-	})
 }
