@@ -1,0 +1,1 @@
+{{- define "rollup.validate" -}}{{- end -}}
