@@ -276,6 +276,15 @@ app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 55 |
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* The resources of SET. What a container may use of memory is also reserved for it. */}}
+{{- define "rollup.resources" -}}
+{{- $resources := deepCopy .resources -}}
+{{- with dig "limits" "memory" "" $resources -}}
+{{- $_ := set $resources "requests" (merge (default dict $resources.requests) (dict "memory" .)) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
 {{/* The resources of a command that asks or checks: it reads the versions' files, but holds none in memory. */}}
 {{- define "rollup.commandResources" -}}
 requests: {cpu: 100m, memory: 128Mi}
