@@ -32,10 +32,11 @@ BUILDFLAGS ?=
 # How the program is built. The guards read these three lines, so they judge what is shipped.
 # nethttpomithttp2 saves 570 kB. -buildvcs=false: VERSION has the commit, and a .git of another owner is no error.
 # Without inlining in packages whose code is not called often, the program is 520 kB smaller. crypto/tls comes with
-# net/http and is never used.
+# net/http and is never used. Functions that begin at multiples of 16 bytes, as C compilers have it on x86-64, save 90 kB
+# against Go's 32.
 GO_TAGS := nethttpomithttp2
 GO_FLAGS := -trimpath -buildvcs=false -gcflags=crypto/...=-l -gcflags=net/...=-l -gcflags=net=-l -gcflags=rollup-entrypoint/...=-l -gcflags=github.com/...=-l -gcflags=golang.org/...=-l -gcflags=unicode/...=-l -gcflags=vendor/...=-l -gcflags=encoding/...=-l -gcflags=mime/...=-l -gcflags=math/big=-l -gcflags=log/...=-l -gcflags=fmt=-l -gcflags=time=-l -gcflags=reflect=-l -gcflags=context=-l -gcflags=bufio=-l -gcflags=compress/...=-l -gcflags=strings=-l -gcflags=bytes=-l -gcflags=strconv=-l -gcflags=syscall=-l -gcflags=hash/...=-l -gcflags=math/rand/...=-l -gcflags=sync=-l -gcflags=internal/poll=-l
-GO_LDFLAGS := -s -w
+GO_LDFLAGS := -s -w -funcalign=16
 
 LINT_VERSION := v2.15.0
 # The packages whose statements COVER=1 counts, and the percentage of them that the tests of each package must run.

@@ -15,14 +15,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
+	"rollup-entrypoint/test/companion"
 	"rollup-entrypoint/test/ports"
 )
 
@@ -180,12 +179,7 @@ func recorded(t *testing.T) string {
 	require.NoError(t, os.WriteFile(config, []byte("global: {}\n"), 0o644))
 	address := fmt.Sprintf("127.0.0.1:%d", ports.Hold(t))
 	cmd := exec.Command(tool(t, "prometheus"), "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", address, "--log.level", "error")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
+	companion.Start(t, cmd)
 	for end := time.Now().Add(deadline); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get("http://" + address + "/-/ready")
 		if err == nil {

@@ -43,8 +43,11 @@ USER 0:0
 RUN ["/entrypoint", "manifest", "write"]
 VOLUME /data
 USER 65532:65532
-# The node's API; the status page, which is only published where ENTRYPOINT_LISTEN says so.
+# The node's API; the status page.
 EXPOSE 12346 9848
+# On every address of the container, IPv4 and IPv6: a kubelet's httpGet probe and a scrape come from outside. Anybody who
+# reaches the port can read the status. With the host's network, set ENTRYPOINT_LISTEN=127.0.0.1:9848.
+ENV ENTRYPOINT_LISTEN=:9848
 # The signal is all that an image can set. The time is set where it is run, and 300 s is right: docker run --stop-timeout 300,
 # terminationGracePeriodSeconds: 300. Of 113 real nodes that were killed in operation, 7 could not open their state again.
 STOPSIGNAL SIGTERM

@@ -149,7 +149,7 @@ func LookAhead(plan *Plan, path string, found checkpoint.Found, digest func(i in
 	var f *Failure
 	at, err := reconcile(plan, found, digest)
 	if errors.As(err, &f) {
-		return Outlook{Step: Step{Action: Refuse}, Refusal: f.withFiles(plan.File, path)}
+		return Outlook{Step: Step{Action: Refuse}, Refusal: f.withFiles(plan, path)}
 	}
 	var o Outlook
 	if found.Checkpoint != nil && (found.Stamp != nil || found.Checkpoint.Stamp != nil) {
@@ -165,7 +165,7 @@ func LookAhead(plan *Plan, path string, found checkpoint.Found, digest func(i in
 	// Whether the undo point of the stamp is still there is seen at the start.
 	if o.Step = Next(plan, at.record.stamp, c, at.record.stamp.UndoPoint != ""); o.Step.Action == Refuse {
 		s := &sequence{Options: Options{Plan: plan}, record: at.record, storage: found.Storage, durable: c}
-		o.Refusal = s.refusal(o.Step).withFiles(plan.File, path)
+		o.Refusal = s.refusal(o.Step).withFiles(plan, path)
 	}
 	return o
 }

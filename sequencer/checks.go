@@ -10,12 +10,12 @@ import (
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-// checkAll inspects all versions before anything is started, and compares the files of version now, which is about to run,
+// checkAll inspects all versions that may run before anything is started, and compares the files of version now, which is about to run,
 // with the manifest. Those of later versions are compared while its node runs. What is wrong with an earlier version is
 // only logged.
 func (s *sequence) checkAll(now int, depth Depth) error {
 	var problems Problems
-	for i := WholePlan; i <= s.Plan.Last(); i++ {
+	for i := WholePlan; i <= s.Plan.End(); i++ {
 		if i != WholePlan && i < now {
 			for _, f := range s.look(context.Background(), i, FilesOnly) {
 				s.Log.Warn("a version that is complete has a problem", slog.Int("version", i), slog.String("detail", f.Text(s.Plan)))

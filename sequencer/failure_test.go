@@ -64,7 +64,7 @@ func TestRemedyIsACommandThatAShellTakes(t *testing.T) {
 }
 
 func TestWhatToDoHasTheCommandsOfTheRemediesWithTheirConditions(t *testing.T) {
-	f := failf(78, "it ended").next("look").remedy(Remedy{When: "it was so", Version: 1}, Remedy{Version: 0}).withFiles("m.json", "c.json")
+	f := failf(78, "it ended").next("look").remedy(Remedy{When: "it was so", Version: 1}, Remedy{Version: 0}).withFiles(&Plan{File: "m.json"}, "c.json")
 	assert.Equal(t, "look; if it was so, run 'entrypoint checkpoint set -c m.json -f c.json --version 1'; run 'entrypoint checkpoint set -c m.json -f c.json --version 0'", f.ToDo())
 	assert.Equal(t, "it ended; "+f.ToDo(), f.Error())
 }

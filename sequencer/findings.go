@@ -77,7 +77,7 @@ func CheckRecord(plan *Plan, path, storage string, digest func(i int) (string, e
 	case errors.As(err, &f) && f.Cause == OwnerUnknown && path == "":
 		return 0, []Finding{{WholePlan, SeverityWarning, "no checkpoint was named, and " + f.What, "name the checkpoint, if there is one"}}
 	case f != nil:
-		return 0, FindingsOf(WholePlan, f.withFiles(plan.File, path))
+		return 0, FindingsOf(WholePlan, f.withFiles(plan, path))
 	}
 	for _, n := range at.notes {
 		if n.level >= slog.LevelWarn {
@@ -88,14 +88,14 @@ func CheckRecord(plan *Plan, path, storage string, digest func(i int) (string, e
 	found = append(found, replaced(at.record.stamp, digest)...)
 	s := &sequence{Options: Options{Plan: plan}, record: at.record, storage: onDisk.Storage, durable: lastKnown(onDisk.State, at.record)}
 	switch step := Next(plan, at.record.stamp, s.durable, at.record.stamp.UndoPoint != ""); {
-	case step.Action == Refuse && step.Cause == TooLate:
+	case step.Action == Refuse && step.Cause == TooLate && !braked(plan, first):
 		found = append(found, Finding{
 			first, SeverityError,
 			fmt.Sprintf("too late: its state was at height %d when its node was asked last, and %s stops it at %d", s.durable.Height, plan.File, plan.Versions[first].Stop),
 			"do not deploy this: no later version may build on the blocks above the stop height; run 'entrypoint height' for the present height",
 		})
 	case step.Action == Refuse:
-		found = append(found, FindingsOf(first, s.refusal(step).withFiles(plan.File, path))...)
+		found = append(found, FindingsOf(first, s.refusal(step).withFiles(plan, path))...)
 	}
 	return first, found
 }
@@ -118,10 +118,13 @@ func CheckTooLate(plan *Plan, name string, start, height uint64) []Finding {
 	if i < 0 {
 		return []Finding{{WholePlan, SeverityError, fmt.Sprintf("the running version, %q from height %d, is not in %s", name, start, plan.File), "put it back into the plan as it was"}}
 	}
-	if v := plan.Versions[i]; v.Stop > 0 && height > v.Stop {
+	switch v := plan.Versions[i]; {
+	case braked(plan, i) && max(height, v.Start) > plan.Brake:
+		return []Finding{{i, SeverityError, fmt.Sprintf("the running rollup is at height %d, above --stop-height %d", max(height, v.Start), plan.Brake), "remove --stop-height, or raise it"}}
+	case v.Stop > 0 && height > v.Stop:
 		return []Finding{{
 			i, SeverityError, fmt.Sprintf("too late: the running rollup is at height %d, above its stop height %d in %s", height, v.Stop, plan.File),
-			"do not deploy this: no later version may build on the blocks above the stop height",
+			"do not deploy this: no later version may build on the blocks above the stop height. If the whole network can upgrade later, set a later stop_height, and until the new image is there run the present one with that as its --stop-height",
 		}}
 	}
 	return nil

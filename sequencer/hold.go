@@ -72,7 +72,7 @@ func (s *sequence) prepareUnheld() error {
 func (s *sequence) nextIfComplete() string {
 	i := s.record.stamp.VersionIndex
 	entry, known := s.record.checkpoint.Entry(i)
-	if i == s.Plan.Last() || !known || entry.CompletedAt.IsZero() || entry.StopHeight != s.Plan.Versions[i].Stop {
+	if i == s.Plan.End() || !known || entry.CompletedAt.IsZero() || entry.StopHeight != s.Plan.Versions[i].Stop {
 		return ""
 	}
 	return s.Plan.Versions[i+1].Name

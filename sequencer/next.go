@@ -28,7 +28,7 @@ const (
 	EnterVersion Action = "enter"         // hand the state over to the version, which includes its migration
 	MigrateAgain Action = "migrate again" // run the migration of the version, which began and is not recorded as completed
 	PutBack      Action = "put back"      // put the undo point back, because the migration of the version was interrupted
-	Finish       Action = "finish"        // the last version is complete
+	Finish       Action = "finish"        // the last version is complete, or the one that an emergency stop ends
 	Refuse       Action = "refuse"        // nothing can be started safely; Cause says why
 )
 
@@ -50,15 +50,13 @@ type Step struct {
 // was made before the stamped version touched the state.
 func Next(plan *Plan, stamp checkpoint.Stamp, c Durable, undo bool) Step {
 	j := find(plan, stamp)
-	if j < 0 {
-		return Step{Action: Refuse, Version: j, Cause: VersionUnknown}
+	if cause := excluded(plan, j); cause != "" {
+		return Step{Action: Refuse, Version: j, Cause: cause}
 	}
 	v := plan.Versions[j]
 	refuse := func(cause Cause) Step { return Step{Action: Refuse, Version: j, Cause: cause} }
 	begun := stamp.Migration == checkpoint.MigrationBegun
 	switch {
-	case v.Retired:
-		return refuse(Retired)
 	case begun && v.Migration == "":
 		return refuse(MigrationVanished)
 	case begun && undo:
@@ -93,9 +91,26 @@ func Next(plan *Plan, stamp checkpoint.Stamp, c Durable, undo bool) Step {
 	return Step{Action: RunVersion, Version: j}
 }
 
+// excluded is why nothing of version j may be started, not even to ask it; empty if it may. An emergency stop takes no
+// block back, so it excludes the versions above it.
+func excluded(plan *Plan, j int) Cause {
+	switch {
+	case j < 0:
+		return VersionUnknown
+	case j > plan.End():
+		return TooLate
+	case plan.Versions[j].Retired:
+		return Retired
+	}
+	return ""
+}
+
+// braked reports whether the emergency stop ends the plan with version j, or before it.
+func braked(p *Plan, j int) bool { return p.Brake > 0 && j >= p.End() }
+
 // after is the step that follows the completion of version j.
 func after(p *Plan, j int) Step {
-	if j == p.Last() {
+	if j == p.End() {
 		return Step{Action: Finish, Version: j}
 	}
 	return Step{Action: EnterVersion, Version: j + 1}

@@ -41,9 +41,12 @@ func (c nextCase) hasStop() bool { return c.version().Stop != 0 }
 
 func (c nextCase) refused(cause Cause) Step { return Step{Action: Refuse, Version: c.j, Cause: cause} }
 
+// braked: the emergency stop ends the stamped version.
+func (c nextCase) braked() bool { return c.plan.Brake > 0 && c.version().Stop == c.plan.Brake }
+
 // complete is what follows when the stamped version is complete.
 func (c nextCase) complete() Step {
-	if c.j+1 < len(c.plan.Versions) {
+	if c.j+1 < len(c.plan.Versions) && !c.braked() {
 		return Step{Action: EnterVersion, Version: c.j + 1}
 	}
 	return Step{Action: Finish, Version: c.j}
@@ -55,6 +58,11 @@ var nextTable = []nextRow{
 		"the plan does not have the version",
 		func(c nextCase) bool { return c.j < 0 },
 		func(nextCase) Step { return Step{Action: Refuse, Version: -1, Cause: VersionUnknown} },
+	},
+	{
+		"the version starts above the emergency stop",
+		func(c nextCase) bool { return c.plan.Brake > 0 && c.version().Start > c.plan.Brake },
+		func(c nextCase) Step { return c.refused(TooLate) },
 	},
 	{
 		"the version is retired",
@@ -160,8 +168,20 @@ var nextTable = []nextRow{
 	},
 }
 
-// smallPlans are all plans of up to three versions with heights 2, 4 and 6, or no end.
+// smallPlans are all plans of up to three versions with heights 2, 4 and 6, or no end, with each emergency stop.
 func smallPlans() (plans []*Plan) {
+	for _, plan := range unbrakedPlans() {
+		plans = append(plans, plan)
+		for height := uint64(1); height < 8; height++ {
+			if stopped := plan.StoppedAt(height); stopped.Brake > 0 {
+				plans = append(plans, stopped)
+			}
+		}
+	}
+	return plans
+}
+
+func unbrakedPlans() (plans []*Plan) {
 	some := []Version{{OnInterrupted: Rerun}, {Migration: "/m", OnInterrupted: Rerun}, {Migration: "/m", OnInterrupted: Halt}}
 	for _, count := range []int{1, 2, 3} {
 		for _, second := range some {
@@ -243,7 +263,7 @@ func everyCase(f func(c nextCase)) {
 }
 
 func (c nextCase) String() string {
-	return fmt.Sprintf("plan %+v, stamp %+v, height %+v", c.plan.Versions, c.stamp, c.c)
+	return fmt.Sprintf("plan %+v, emergency stop %d, stamp %+v, height %+v", c.plan.Versions, c.plan.Brake, c.stamp, c.c)
 }
 
 func TestNextIsTheTableForEverySmallPlanStampAndHeight(t *testing.T) {
@@ -276,6 +296,9 @@ func TestNextKeepsItsPromises(t *testing.T) {
 		if c.j >= 0 && c.version().Retired && step.Action != Refuse {
 			broken("a retired version is not started")
 		}
+		if step.Action != Refuse && c.plan.Brake > 0 && c.plan.Versions[step.Version].Start > c.plan.Brake {
+			broken("no version is started above the emergency stop")
+		}
 		switch step.Action {
 		case RunVersion:
 			if step.Version != c.j || !migrated {
@@ -292,7 +315,7 @@ func TestNextKeepsItsPromises(t *testing.T) {
 			if !atStop && !byWord || !migrated {
 				broken("a version is complete only at its stop height, or by a word given for it")
 			}
-			if enters := c.j < c.plan.Last(); (step.Action == EnterVersion) != enters || enters && step.Version != c.j+1 {
+			if enters := c.j < c.plan.Last() && !c.braked(); (step.Action == EnterVersion) != enters || enters && step.Version != c.j+1 {
 				broken("the version after the stamped one is entered")
 			}
 		case MigrateAgain:

@@ -36,7 +36,7 @@ const preflightsAhead = 12
 func (n *nodeRun) preflightWhenNear(now time.Time) {
 	s := n.s
 	_, eta, known := s.state.UntilUpgrade(s.Plan)
-	if s.PreflightBefore == 0 || !known || eta < 0 || eta > s.PreflightBefore || n.index == s.Plan.Last() || n.inspecting.Load() || now.Before(n.nextPreflight) {
+	if s.PreflightBefore == 0 || !known || eta < 0 || eta > s.PreflightBefore || n.index >= s.Plan.End() || n.inspecting.Load() || now.Before(n.nextPreflight) {
 		return
 	}
 	n.nextPreflight = now.Add(s.PreflightBefore / preflightsAhead)
@@ -53,7 +53,7 @@ func (n *nodeRun) preflightWhenNear(now time.Time) {
 // hand-over the digests are known and the pages are in memory.
 func (n *nodeRun) readAhead() {
 	go func() {
-		for i := n.index + 1; i <= n.s.Plan.Last() && n.ctx.Err() == nil; i++ {
+		for i := n.index + 1; i <= n.s.Plan.End() && n.ctx.Err() == nil; i++ {
 			n.inspect(i, inBackground)
 			if i > n.index+1 || n.ctx.Err() != nil {
 				continue

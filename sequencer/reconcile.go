@@ -120,9 +120,13 @@ func followStamp(plan *Plan, c *checkpoint.Checkpoint, stamp *checkpoint.Stamp) 
 	default:
 		s.keep = true
 		s.record = s.record.forgotten(j)
+		why := "one of the two was restored"
+		if at == was+1 {
+			why = "an undo point was put back and the run ended before the checkpoint followed, or one of the two was restored"
+		}
 		s.note(slog.LevelWarn, "checkpoint corrected",
-			"it was at version %d%s, but the stamp of the state says %s%s: one of the two was restored, and the stamp takes precedence",
-			at, inWords(migration), plan.Label(j), inWords(stamp.Migration))
+			"it was at version %d%s, but the stamp of the state says %s%s: %s, and the stamp takes precedence",
+			at, inWords(migration), plan.Label(j), inWords(stamp.Migration), why)
 	}
 	s.record = s.record.followed(plan)
 	return s, nil

@@ -170,7 +170,7 @@ func (r record) followed(plan *Plan) record {
 	c.MigrationCompleted = r.stamp.Migration == checkpoint.MigrationCompleted
 	c.Started = nil
 	entry, known := c.Entry(i)
-	finished := known && !entry.CompletedAt.IsZero() && i == plan.Last() && entry.StopHeight == v.Stop
+	finished := known && !entry.CompletedAt.IsZero() && i >= plan.End() && entry.StopHeight == v.Stop
 	switch {
 	case r.stamp.Migration == checkpoint.MigrationBegun:
 		c.Phase = checkpoint.PhaseMigrating

@@ -32,10 +32,10 @@ func Unreadable(plan *Plan, path string, err error, beside checkpoint.Found) *Fa
 		return f.next("move the checkpoint away and start again: the stamp of the state, which names %s, takes precedence", label(beside.Stamp.VersionIndex, beside.Stamp.Name))
 	}
 	if c := beside.Checkpoint; c != nil && c.Phase == checkpoint.PhaseMigrating && c.VersionIndex <= plan.Last() {
-		return f.halfMigrated(plan, c).withFiles(plan.File, path)
+		return f.halfMigrated(plan, c).withFiles(plan, path)
 	}
 	return f.next("restore the state from a snapshot; or find in the log which version ran last on it, and run only that version's command: a wrong one destroys the state").
-		remedy(eachVersion(plan, "it belongs to ", isStamp)...).withFiles(plan.File, path)
+		remedy(eachVersion(plan, "it belongs to ", isStamp)...).withFiles(plan, path)
 }
 
 // halfMigrated says what to do with a state whose stamp is lost while the checkpoint says that a migration began.
@@ -196,15 +196,32 @@ func (s *sequence) refusal(step Step) *Failure {
 			safe(untouched).next("if it needs no migration, remove migration_path").remedy(bothWays(s.Plan, j, true)...)
 	case StateGone:
 		return stateGone(checkpoint.Found{Stamp: &s.record.stamp, Storage: s.storage})
-	case TooLate:
-		return mismatch(step.Cause, "too late: the state of %s is at height %d, above the stop height %d, which was deployed only after it had passed", name, height, v.Stop).
-			safe("no later version was started, and the state was not touched").
-			next("the blocks above height %d were made by the wrong version, so no later version may build on them: restore the state from before height %d, or, if the whole network can fork later, set a stop_height of at least %d in %s", v.Stop, v.Stop+1, height, file)
-	case Overrun:
-		return mismatch(step.Cause, "%s was started with the stop height %d and ran past it: its state is at height %d", name, s.record.stamp.StopHeight, height).
-			safe("no later version was started").
-			next("restore the state from before height %d: the blocks from there on were made by the wrong version; then find out why the node did not stop", v.Stop+1)
+	case TooLate, Overrun:
+		return s.tooHigh(step)
 	}
 	return mismatch(step.Cause, "the state is at height %d, but %s, which made it, starts at height %d", height, name, v.Start).
 		safe("nothing else was started").next("correct start_height of %s in %s: it is %d, above this state", name, file, v.Start)
+}
+
+// tooHigh is the end for a state above the stop height of its version, or above the emergency stop.
+func (s *sequence) tooHigh(step Step) *Failure {
+	v, name, file, height := s.Plan.Versions[step.Version], s.Plan.Label(step.Version), s.Plan.File, s.durable.Height
+	what := fmt.Sprintf("the state of %s is at height %d", name, height)
+	if step.Cause == Overrun {
+		what = fmt.Sprintf("%s was started with the stop height %d and ran past it: its state is at height %d", name, s.record.stamp.StopHeight, height)
+	}
+	switch n := s.Plan.Brake; {
+	case v.Start > n && braked(s.Plan, step.Version):
+		what, height = fmt.Sprintf("the state belongs to %s, which starts at height %d", name, v.Start), v.Start
+		fallthrough
+	case braked(s.Plan, step.Version):
+		return mismatch(step.Cause, "%s, above --stop-height %d", what, n).safe("nothing else was started").
+			next("remove --stop-height, or set it to %d or more: it takes no block back; to end the chain at height %d all the same, restore the state from before height %d, as a whole directory", height, n, n+1)
+	case step.Cause == Overrun:
+		return mismatch(step.Cause, "%s", what).safe("no later version was started").
+			next("restore the state from before height %d: the blocks from there on were made by the wrong version; then find out why the node did not stop", v.Stop+1)
+	}
+	return mismatch(step.Cause, "too late: %s, above the stop height %d, which was deployed only after it had passed", what, v.Stop).
+		safe("no later version was started, and the state was not touched").
+		next("the blocks above height %d were made by the wrong version, so no later version may build on them: restore the state from before height %d, or, if the whole network can fork later, set a stop_height of at least %d in %s", v.Stop, v.Stop+1, height, file)
 }

@@ -12,6 +12,8 @@ type Remedy struct {
 	Version int
 	// Migrated, Complete and Force are the flags of that name.
 	Migrated, Complete, Force bool
+	// StopHeight is the --stop-height at which the version is complete; 0 for the stop height of the plan.
+	StopHeight uint64
 	// Config and Checkpoint are the files; Checkpoint is empty for a run without one.
 	Config, Checkpoint string
 }
@@ -28,6 +30,9 @@ func (r Remedy) Command() string {
 	}
 	if r.Complete {
 		text += " --complete"
+	}
+	if r.StopHeight > 0 {
+		text += fmt.Sprintf(" --stop-height %d", r.StopHeight)
 	}
 	if r.Force {
 		text += " --force"
@@ -46,10 +51,13 @@ func Quoted(name string) string {
 	return name
 }
 
-// withFiles names the files in the commands of the remedies.
-func (f *Failure) withFiles(config, checkpoint string) *Failure {
+// withFiles names the files in the commands of the remedies, and the emergency stop where it is meant.
+func (f *Failure) withFiles(plan *Plan, checkpoint string) *Failure {
 	for i := range f.Remedies {
-		f.Remedies[i].Config, f.Remedies[i].Checkpoint = config, checkpoint
+		r := &f.Remedies[i]
+		if r.Config, r.Checkpoint = plan.File, checkpoint; r.Complete {
+			r.StopHeight = plan.Brake
+		}
 	}
 	return f
 }

@@ -3,6 +3,7 @@ package sequencer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
@@ -81,7 +82,7 @@ func (s *sequence) end(err error) error {
 		s.Log.Info("stopped", slog.String("reason", "a stop signal was received"))
 		return nil
 	case errors.As(err, &f):
-		f = f.withFiles(s.Plan.File, s.Checkpoint)
+		f = f.withFiles(s.Plan, s.Checkpoint)
 		if s.at != nil && *s.at <= s.Plan.Last() {
 			v := s.Plan.Versions[*s.at]
 			f.Version, f.Start, f.Stop, f.Height = s.at, v.Start, v.Stop, s.height
@@ -230,8 +231,8 @@ func (s *sequence) prepare(depth Depth) error {
 	}
 	s.show(s.record) // a hold may keep it from being written for days
 	s.keep = at.keep
-	if s.Plan.Versions[now].Retired { // also for a new chain, which is not even stamped
-		return s.refusal(Step{Action: Refuse, Version: now, Cause: Retired})
+	if cause := excluded(s.Plan, now); cause != "" { // also for a new chain, which is not even stamped
+		return s.refusal(Step{Action: Refuse, Version: now, Cause: cause})
 	}
 	return s.checkAll(now, depth)
 }
@@ -269,7 +270,7 @@ func (s *sequence) finish(i int) error {
 		return err
 	}
 	s.enter(PhaseFinished)
-	s.Log.Info("sequence finished", slog.Int("version", i), slog.Uint64("height", s.Plan.Versions[i].Stop))
+	s.Log.Info("sequence finished", finishedAttrs(s.Plan, i)...)
 	if !s.WaitWhenFinished {
 		return nil
 	}
@@ -278,6 +279,14 @@ func (s *sequence) finish(i int) error {
 		s.note(<-s.Signals.Signals())
 	}
 	return errStopped
+}
+
+func finishedAttrs(plan *Plan, i int) []any {
+	attrs := []any{slog.Int("version", i), slog.Uint64("height", plan.Versions[i].Stop)}
+	if plan.Brake > 0 {
+		attrs = append(attrs, slog.String("detail", fmt.Sprintf("stopped at --stop-height %d: nothing follows until the plan ends this version there", plan.Brake)))
+	}
+	return attrs
 }
 
 // proof is how it is known that the stamped version is complete.

@@ -33,7 +33,7 @@ const (
 	PhaseRunning Phase = "running"
 	// PhaseHandingOver: one process has ended and the next one was not started yet.
 	PhaseHandingOver Phase = "handing_over"
-	// PhaseFinished: the last version is complete.
+	// PhaseFinished: the last version is complete, or the one that an emergency stop ends.
 	PhaseFinished Phase = "finished"
 	// PhaseFailed: the run has failed and is about to end.
 	PhaseFailed Phase = "failed"

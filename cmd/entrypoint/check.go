@@ -49,16 +49,19 @@ type checked struct {
 // checkCommand looks for all that would keep a run or the next upgrade from succeeding. It starts, locks and writes
 // nothing, so it may be run beside a sequence.
 func checkCommand(flags *flagSet) func(p program) int {
-	var config, manifest, running string
+	var config, manifest, running, termination string
+	var stopHeight uint64
 	var asJSON bool
 	c := checked{}
 	flags.StringVarP(&config, "config", "c", "", configUsage)
 	flags.StringVarP(&c.checkpoint, "checkpoint-file", "f", "", "the checkpoint `FILE`, to check it and its volume too (default in an image, if its directory exists: "+layout.Checkpoint+")")
 	flags.StringVar(&running, "running", "", "compare the plan with the height of the entrypoint running at `URL`; exit 78 if the plan comes too late")
+	registerStopHeight(flags, &stopHeight)
 	registerManifest(flags.FlagSet, &manifest)
 	flags.Uint64Var(&c.nofile, "nofile", preflight.FilesDefault, "the `N` that run will use as --nofile: warn if a node gets too few open files")
 	c.undo.register(flags)
 	registerHoldFile(flags, &c.holds)
+	registerTermination(flags, &termination, "check")
 	flags.BoolVar(&asJSON, "json", false, "print the findings as JSON")
 	flags.BoolVar(&c.strict, "strict", false, "exit 78 for warnings too")
 	flags.check = func() (err error) {
@@ -69,29 +72,54 @@ func checkCommand(flags *flagSet) func(p program) int {
 		if err = flags.want(config != "" && flags.NArg() == 0); err == nil {
 			c.running, err = runningAddress(running)
 		}
-		return errors.Join(err, c.undo.check())
+		return errors.Join(err, c.undo.check(), notForTermination(termination, c.checkpoint), notForHold(holdFile(c.checkpoint, c.holds), c.checkpoint, termination))
 	}
 	return func(p program) int {
 		var err error
-		c.look(config, manifest, flags.given("manifest"))
+		c.look(config, stopHeight, manifest, flags.given("manifest"))
 		if asJSON {
 			err = c.printJSON(p.stdout)
 		} else {
 			c.print(p.stdout)
 		}
-		switch {
-		case err != nil:
-			return fail(p, err)
-		case !c.ok():
-			return sequencer.CodeMismatch
+		code := fail(p, err)
+		if err == nil && !c.ok() {
+			err, code = c.failure(), sequencer.CodeMismatch
 		}
-		return 0
+		if err != nil {
+			terminationOf(flags).writeOrSay(p, asFailure(err))
+		}
+		return code
 	}
 }
 
+// failure is what was found, for the termination message.
+func (c *checked) failure() *sequencer.Failure {
+	var found sequencer.Problems
+	for _, f := range c.sorted() {
+		found = append(found, string(f.Severity)+": "+f.Text(c.plan))
+	}
+	return &sequencer.Failure{
+		Code: sequencer.CodeMismatch, What: "the check failed", Err: found, Safe: "nothing was started or changed",
+		Next: "fix what is listed, and check again",
+	}
+}
+
+// sorted gives the findings, errors first.
+func (c *checked) sorted() (all []sequencer.Finding) {
+	for _, severity := range []sequencer.Severity{sequencer.SeverityError, sequencer.SeverityWarning} {
+		for _, f := range c.findings {
+			if f.Severity == severity {
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
 // look finds everything. manifestGiven: the manifest was named by the user.
-func (c *checked) look(config, manifest string, manifestGiven bool) {
-	plan, err := sequencer.LoadPlan(config)
+func (c *checked) look(config string, stopHeight uint64, manifest string, manifestGiven bool) {
+	plan, err := loadPlan(config, stopHeight)
 	c.held = lookForHold(holdFile(c.checkpoint, c.holds), plan)
 	if err != nil {
 		c.findings = sequencer.FindingsOf(sequencer.WholePlan, err)
@@ -242,12 +270,8 @@ func (c *checked) printJSON(w io.Writer) error {
 // print prints a table for a person, errors first, and a last line with the result.
 func (c *checked) print(w io.Writer) {
 	var rows []row
-	for _, severity := range []sequencer.Severity{sequencer.SeverityError, sequencer.SeverityWarning} {
-		for _, f := range c.findings {
-			if f.Severity == severity {
-				rows = append(rows, row{severity, c.versionName(f.Version), f.What, f.Next})
-			}
-		}
+	for _, f := range c.sorted() {
+		rows = append(rows, row{f.Severity, c.versionName(f.Version), f.What, f.Next})
 	}
 	printTable(w, rows)
 	printLastFailure(w, c.checkpoint)

@@ -23,6 +23,7 @@ func checkpointSet(flags *flagSet) func(p program) int {
 	var f setFlags
 	flags.acts = []string{"version", "migrated", "complete", "force", "dry-run"} // ENTRYPOINT_VERSION may well be a label of the image
 	f.register(flags)
+	registerStopHeight(flags, &f.stopHeight)
 	flags.IntVar(&f.word.Version, "version", -1, "the version that the state belongs to: its index `N` in the plan, from 0")
 	flags.Lookup("version").DefValue = "0" // "no version" is not worth showing as a default
 	flags.BoolVar(&f.word.Migrated, "migrated", false, "the migration of that version has completed on this state")

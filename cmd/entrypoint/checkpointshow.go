@@ -18,6 +18,7 @@ func checkpointShow(flags *flagSet) func(p program) int {
 	var asJSON bool
 	var holds string
 	f.register(flags)
+	registerStopHeight(flags, &f.stopHeight)
 	registerHoldFile(flags, &holds)
 	flags.BoolVar(&asJSON, "json", false, "print the record as JSON")
 	flags.check = func() error {

@@ -42,7 +42,9 @@ func newFlags(name, usage string) *flagSet {
 // parse reads the arguments, and then the environment for each flag that was not among them, and checks all.
 func (fs *flagSet) parse(args []string) error {
 	if err := fs.Parse(args); err != nil {
-		return fs.explain(err)
+		err = fs.explain(err)
+		fs.parseRest(args)
+		return err
 	}
 	var problems []error
 	fs.VisitAll(func(f *pflag.Flag) {
@@ -61,6 +63,24 @@ func (fs *flagSet) parse(args []string) error {
 		return errors.Join(problems...)
 	}
 	return fs.check()
+}
+
+// parseRest takes what can be taken of arguments of which some are wrong: where the message about that goes may be named
+// after them.
+func (fs *flagSet) parseRest(args []string) {
+	fs.ParseErrorsAllowlist.UnknownFlags = true
+	_ = fs.ParseAll(args, func(f *pflag.Flag, value string) error {
+		_ = fs.Set(f.Name, value)
+		return nil
+	})
+}
+
+// value is that of a flag, as far as the arguments could be parsed, or else that of its environment variable.
+func (fs *flagSet) value(name string) (value string, given bool) {
+	if f := fs.Lookup(name); f != nil && f.Changed {
+		return f.Value.String(), true
+	}
+	return os.LookupEnv(envName(name))
 }
 
 // want is the mistake of a command line that lacks something, or has too much.

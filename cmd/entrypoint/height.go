@@ -23,6 +23,7 @@ func heightCommand(flags *flagSet) func(p program) int {
 	var manifest, holds string
 	var asJSON bool
 	f.register(flags)
+	registerStopHeight(flags, &f.stopHeight)
 	registerManifest(flags.FlagSet, &manifest)
 	u.register(flags)
 	registerHoldFile(flags, &holds)
@@ -31,7 +32,7 @@ func heightCommand(flags *flagSet) func(p program) int {
 		return errors.Join(flags.want(f.settle(flags) && f.config != "" && !flags.unexpected()), u.check())
 	}
 	return func(p program) int {
-		plan, err := sequencer.LoadPlan(f.config)
+		plan, err := f.load()
 		if err != nil {
 			return fail(p, err)
 		}
@@ -119,6 +120,8 @@ func nextStart(plan *sequencer.Plan, step sequencer.Step) string {
 	v := plan.Versions[step.Version]
 	name := v.Name
 	switch {
+	case step.Action == sequencer.Finish && plan.Brake > 0:
+		return fmt.Sprintf("starts nothing: %s is complete at --stop-height %d", name, plan.Brake)
 	case step.Action == sequencer.Finish:
 		return "starts nothing: " + name + ", the last version, is complete"
 	case step.Action == sequencer.MigrateAgain:

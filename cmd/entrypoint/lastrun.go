@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -138,16 +137,10 @@ func lastWordsOf(f *sequencer.Failure) *checkpoint.LastWords {
 
 // checkpointOf is the checkpoint of a run whose command line is wrong; empty if it is not certain which one it is.
 func checkpointOf(flags *flagSet) string {
-	value := func(name string) (string, bool) {
-		if f := flags.Lookup(name); f != nil && f.Changed {
-			return f.Value.String(), true
-		}
-		return os.LookupEnv(envName(name))
-	}
-	if _, none := value("no-checkpoint-file"); none {
+	if _, none := flags.value("no-checkpoint-file"); none {
 		return ""
 	}
-	path, given := value("checkpoint-file")
+	path, given := flags.value("checkpoint-file")
 	if !given && layout.In(layout.Root) {
 		path = layout.Checkpoint
 	}

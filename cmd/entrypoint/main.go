@@ -131,7 +131,10 @@ func dispatch(p program, args []string) int {
 	err := errors.New("unknown command" + strictjson.Misspelt(args[0], known))
 	if os.Getpid() == 1 {
 		// A pod with a wrong command never starts. In any other case a person at a terminal reads this.
-		terminateUsage(p, newFlags("run", runUsage), err)
+		flags := newFlags("run", runUsage)
+		(&runFlags{}).register(flags)
+		flags.parseRest(args)
+		terminateUsage(p, flags, err)
 	}
 	return usageError(p, "", fmt.Errorf("%w\nTo run a program under the init: entrypoint exec -- COMMAND [ARGUMENTS]", err))
 }
@@ -155,7 +158,7 @@ func (c command) start(p program, args []string) int {
 	case errors.Is(err, pflag.ErrHelp):
 		flags.printHelp(p.stdout)
 		return 0
-	case c.name == "run":
+	case c.name == "run", c.name == "check":
 		terminateUsage(p, flags, err)
 	}
 	return usageError(p, c.name, err)

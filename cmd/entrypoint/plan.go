@@ -26,6 +26,7 @@ func planCommand(flags *flagSet) func(p program) int {
 	var f planFlags
 	flags.acts = []string{"ask"}
 	f.register(flags)
+	registerStopHeight(flags, &f.stopHeight)
 	registerManifest(flags.FlagSet, &f.manifest)
 	flags.BoolVar(&f.ask, "ask", false, "ask the node, which must be stopped, for the height of the state, as 'entrypoint height' does")
 	f.undo.register(flags)
@@ -63,6 +64,8 @@ type planFlags struct {
 type planReport struct {
 	Plan     string           `json:"plan"`
 	Versions []plannedVersion `json:"versions"`
+	// EmergencyStop is the --stop-height at which the plan ends before its own end.
+	EmergencyStop *uint64 `json:"emergency_stop"`
 	// Record is what 'checkpoint show' prints, Answer what 'height' prints.
 	Record any `json:"record"`
 	Answer any `json:"answer"`
@@ -93,13 +96,16 @@ type plannedCommand struct {
 
 // show prints everything. The node is asked before the record is read, because that may correct the record.
 func (f *planFlags) show(p program, flags *flagSet) error {
-	loaded, err := sequencer.LoadPlan(f.config)
+	loaded, err := f.load()
 	if err != nil {
-		return err //nolint:wrapcheck // a Failure in its own words
+		return err
 	}
 	f.inspection = preflight.New(loaded)
 	f.inspection.NodeArgs = flags.Args()
 	report := planReport{Plan: loaded.File, Versions: f.planned(loaded)}
+	if loaded.Brake > 0 {
+		report.EmergencyStop = &loaded.Brake
+	}
 	if !f.asJSON {
 		report.print(p.stdout)
 	}
@@ -193,6 +199,9 @@ func (f *planFlags) command(argv, env, more []string) *plannedCommand {
 // print prints the versions for a person.
 func (r *planReport) print(w io.Writer) {
 	printLine(w, "plan", "%s", r.Plan)
+	if r.EmergencyStop != nil {
+		printLine(w, "stop", "--stop-height %d: nothing follows that height", *r.EmergencyStop)
+	}
 	for i := range r.Versions {
 		v := &r.Versions[i]
 		from, to := "genesis", "on"

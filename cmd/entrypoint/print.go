@@ -84,7 +84,7 @@ func printCheckpoint(w io.Writer, label string, c checkpoint.Checkpoint, plan *s
 func describe(c checkpoint.Checkpoint) string {
 	switch {
 	case c.Phase == checkpoint.PhaseFinished:
-		return "finished: the last version reached its stop height"
+		return "finished: it reached its stop height, and nothing was to follow"
 	case c.Phase == checkpoint.PhaseMigrating && (c.Started == nil || *c.Started):
 		return "its migration was begun and is not recorded as completed"
 	case c.Phase == checkpoint.PhaseMigrating, c.Phase == checkpoint.PhaseFinishingPrevious:

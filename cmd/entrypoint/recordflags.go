@@ -27,6 +27,8 @@ func (fs *flagSet) useLayout(config, checkpoint *string) {
 type recordFlags struct {
 	config, checkpoint string
 	noCheckpoint       bool
+	// stopHeight is the emergency stop; 0 for none.
+	stopHeight uint64
 	// inspection is that of the plan, once that was read.
 	inspection *preflight.Inspection
 }
@@ -58,13 +60,30 @@ func (f *recordFlags) settle(flags *flagSet) bool {
 	return (f.checkpoint != "") != f.noCheckpoint
 }
 
+// registerStopHeight is for the commands that say what follows from a plan, or do it.
+func registerStopHeight(flags *flagSet, height *uint64) {
+	flags.Uint64Var(height, "stop-height", 0, "emergency stop: end the version that makes block `N` there, and start nothing after it, unless the plan ends it there itself (0: none)")
+}
+
+// load reads the plan, with the emergency stop.
+func (f *recordFlags) load() (*sequencer.Plan, error) { return loadPlan(f.config, f.stopHeight) }
+
+// loadPlan reads a plan, and puts the emergency stop into it.
+func loadPlan(config string, stopHeight uint64) (*sequencer.Plan, error) {
+	plan, err := sequencer.LoadPlan(config)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // a Failure in its own words
+	}
+	return plan.StoppedAt(stopHeight), nil
+}
+
 // plan reads the config; nil if none is named. storage is the directory of the state, empty if it is unknown.
 func (f *recordFlags) plan() (plan *sequencer.Plan, storage string, err error) {
 	if f.config == "" {
 		return nil, "", nil
 	}
-	if plan, err = sequencer.LoadPlan(f.config); err != nil {
-		return nil, "", err //nolint:wrapcheck // a Failure in its own words
+	if plan, err = f.load(); err != nil {
+		return nil, "", err
 	}
 	f.inspection = preflight.New(plan)
 	storage, err = storageFor(f.inspection, f.checkpoint)

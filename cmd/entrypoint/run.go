@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"os"
 	"time"
 
 	"rollup-entrypoint/internal/hold"
@@ -51,9 +52,9 @@ func runCommand(flags *flagSet) func(p program) int {
 // sequence builds everything that a run needs, and runs it.
 func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, last *lastRun, socket systemd.Socket) error {
 	log := last.log
-	plan, err := sequencer.LoadPlan(f.config)
+	plan, err := f.load()
 	if err != nil {
-		return err //nolint:wrapcheck // a Failure in its own words
+		return err
 	}
 	logPlan(log, plan)
 	inspection := preflight.New(plan)
@@ -72,6 +73,7 @@ func (f *runFlags) sequence(p program, flags *flagSet, out *logwriter.Writer, la
 	if err := f.serve(watcher, flags.given("listen"), log); err != nil {
 		return err
 	}
+	go preflight.WatchPlan(f.load, plan, watcher.FollowPlan)
 	notifier := systemd.Start(systemd.Options{Socket: socket, Pulse: p.inbox.Pulse(), Line: watcher.Line, NotAlive: watcher.NotAlive, Log: log})
 	defer notifier.Stop()
 	options := f.options(flags)
@@ -129,6 +131,9 @@ func logPlan(log *slog.Logger, plan *sequencer.Plan) {
 		log.Info("version configured", slog.Int("version", i), slog.String("name", v.Name), slog.String("binary", v.Binary),
 			slog.Uint64("start_height", v.Start), slog.Uint64("stop_height", v.Stop))
 	}
+	if plan.Brake > 0 {
+		log.Warn("emergency stop is set", slog.Int("version", plan.End()), slog.Uint64("stop_height", plan.Brake))
+	}
 }
 
 // nodeHeights returns the HTTP client for the node of a version.
@@ -167,7 +172,12 @@ func (f *runFlags) serve(s *status.Status, asked bool, log *slog.Logger) error {
 	switch {
 	case err == nil:
 		s.Serve(listener)
-		log.Info("status served", slog.String("address", listener.Addr().String()))
+		address := listener.Addr()
+		log.Info("status served", slog.String("address", address.String()))
+		// A kubelet whose liveness probe gets no answer ends the run again and again, with exit code 0 and no message.
+		if tcp, is := address.(*net.TCPAddr); is && tcp.IP.IsLoopback() && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+			log.Warn("status served on the loopback address in Kubernetes", slog.String("address", address.String()))
+		}
 	case asked:
 		return &sequencer.Failure{
 			Code: sequencer.CodeMismatch, What: "the status cannot be served", Err: err,

@@ -46,6 +46,7 @@ type runFlags struct {
 func (f *runFlags) register(flags *flagSet) {
 	flags.check = func() error { return f.check(flags) }
 	f.recordFlags.register(flags)
+	registerStopHeight(flags, &f.stopHeight)
 	registerHoldFile(flags, &f.hold)
 	flags.Uint64Var(&f.slack, "height-slack", 0, "for a node that cannot be asked: count exit 0 at most `BLOCKS` below the stop height as complete, as sov-rollup-manager does (off unless given)")
 	f.undo.register(flags)
@@ -58,7 +59,7 @@ func (f *runFlags) register(flags *flagSet) {
 	flags.DurationVar(&f.stallTimeout, "stall-timeout", 0, "report not alive (/healthz) after `DURATION` without a new height (0: never)")
 	flags.DurationVar(&f.preflightBefore, "preflight-before", time.Hour, "from `DURATION` before an upgrade on, inspect the next version again at intervals of a twelfth of that (0: only at the start and after the node's first height)")
 	registerManifest(flags.FlagSet, &f.manifest)
-	flags.StringVar(&f.termination, terminationFlag, kubernetesTermination, "write the reason of a failed run to `FILE`, at most 4096 bytes; created if absent, except the default one (empty: none)")
+	registerTermination(flags, &f.termination, "run")
 	flags.StringVar(&f.logLevel, "log-level", "info", "minimum log level: `debug|info|warn|error`")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "log format: `auto|text|json`; auto is text on a terminal, JSON otherwise")
 }
@@ -74,14 +75,10 @@ func (f *runFlags) check(flags *flagSet) error {
 	refuse(f.config == "", "--config is missing: name the file that lists the versions")
 	refuse(f.checkpoint == "" && !f.noCheckpoint, "--checkpoint-file is missing: name a file on the volume, or use --no-checkpoint-file")
 	refuse(f.checkpoint != "" && f.noCheckpoint, "--checkpoint-file and --no-checkpoint-file cannot both be given")
-	refuse(f.checkpoint != "" && f.termination != "" && sameName(f.termination, f.checkpoint),
-		"--termination-log and --checkpoint-file name the same file: use two different files")
 	// It would be taken for the stamp, or overwrite it.
 	refuse(filepath.Base(f.checkpoint) == checkpoint.StampFile,
 		"--checkpoint-file is %q, which is the name of the stamp in the state: give the checkpoint another name", f.checkpoint)
-	if err := notForHold(holdFile(f.checkpoint, f.hold), f.checkpoint, f.termination); err != nil {
-		problems = append(problems, err)
-	}
+	problems = append(problems, notForTermination(f.termination, f.checkpoint), notForHold(holdFile(f.checkpoint, f.hold), f.checkpoint, f.termination))
 	for _, c := range [][]string{
 		{"when-finished", f.whenFinished, "exit", "wait"},
 		{"log-level", f.logLevel, "debug", "info", "warn", "error"},

@@ -17,6 +17,7 @@ import (
 	"rollup-entrypoint/internal/plain"
 	"rollup-entrypoint/internal/regularfile"
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/sequencer/checkpoint"
 )
 
 const (
@@ -42,21 +43,53 @@ type terminationFile struct {
 	asked bool
 }
 
-// terminationOf finds out where the message goes, even if the arguments could not be parsed completely.
+// registerTermination registers --termination-log; what says what fails.
+func registerTermination(flags *flagSet, file *string, what string) {
+	flags.StringVar(file, terminationFlag, kubernetesTermination, "write the reason of a failed "+what+" to `FILE`, at most 4096 bytes; created if absent, except the default one (empty: none)")
+}
+
+// terminationOf finds out where the message goes, even if the arguments could not be parsed completely. That of a check in
+// the container of a run, whose file would then say of the run what a check has found, goes only where an argument says.
 func terminationOf(flags *flagSet) terminationFile {
-	path := kubernetesTermination
-	f := flags.Lookup(terminationFlag)
-	fromEnv, set := os.LookupEnv(envName(terminationFlag))
-	switch {
-	case f != nil && f.Changed:
-		path = f.Value.String()
-	case set:
-		path = fromEnv
+	path, given := flags.value(terminationFlag)
+	if !given {
+		path = kubernetesTermination
 	}
-	if c := flags.Lookup("checkpoint-file"); c != nil && path != "" && sameName(path, c.Value.String()) {
-		return terminationFile{} // the check of the flags refuses it
+	asArgument := flags.given(terminationFlag) && !flags.fromEnv[terminationFlag]
+	if flags.Name() == "check" && !asArgument && besideAnother() {
+		return terminationFile{}
 	}
 	return terminationFile{path: path, asked: path != kubernetesTermination}
+}
+
+// notForTermination says why the file of the message cannot have this name; nil if it can.
+func notForTermination(file, checkpointFile string) error {
+	if file != "" && checkpointFile != "" && sameName(file, checkpointFile) {
+		return errors.New("--termination-log and --checkpoint-file name the same file: use two different files")
+	}
+	return nil
+}
+
+// besideAnother reports whether process 1 is another entrypoint, as for a command in 'docker exec' or 'kubectl exec'.
+func besideAnother() bool {
+	self, err := os.ReadFile("/proc/self/comm")
+	first, firstErr := os.ReadFile("/proc/1/comm")
+	return os.Getpid() != 1 && err == nil && firstErr == nil && bytes.Equal(self, first)
+}
+
+// terminationOfMistake is terminationOf for arguments that are wrong. If they also give the message a name that is refused,
+// it is not written: it would be taken for a checkpoint, or hold the sequence.
+func terminationOfMistake(flags *flagSet) terminationFile {
+	t := terminationOf(flags)
+	record := checkpointOf(flags)
+	named, _ := flags.value("checkpoint-file")
+	hold, _ := flags.value("hold-file")
+	for _, other := range []string{record, named, holdFile(record, hold)} {
+		if other != "" && t.path != "" && sameName(checkpoint.ResolveLinks(t.path), checkpoint.ResolveLinks(other)) {
+			return terminationFile{}
+		}
+	}
+	return t
 }
 
 // sameName reports whether two paths are spelled alike, apart from dots and slashes.
@@ -181,14 +214,21 @@ func lastWords(stderr string, limit int) string {
 	return title + "  " + strings.Join(lines, "\n  ") + "\n"
 }
 
-// terminateUsage reports a mistake on the command line.
+// terminateUsage reports a mistake on the command line of the command that flags are of: run or check.
 func terminateUsage(p program, flags *flagSet, err error) {
 	f := &sequencer.Failure{
 		Code: sequencer.CodeUsage, What: "the command line or the environment is wrong", Err: err,
-		Safe: "nothing was started", Next: "fix the arguments or the " + envPrefix + " variables of the container: 'entrypoint run --help' lists them",
+		Safe: "nothing was started", Next: "fix the arguments or the " + envPrefix + " variables of the container: 'entrypoint " + flags.Name() + " --help' lists them",
 	}
-	if err := terminationOf(flags).write(terminationMessage(f)); err != nil {
+	terminationOfMistake(flags).writeOrSay(p, f)
+	if flags.Name() == "run" {
+		newLastRun(newLog(p.stderr, true, slog.LevelInfo), checkpointOf(flags)).end(f)
+	}
+}
+
+// writeOrSay writes the message of a command that has no log, or says why it is not written.
+func (t terminationFile) writeOrSay(p program, f *sequencer.Failure) {
+	if err := t.write(terminationMessage(f)); err != nil {
 		fmt.Fprintf(p.stderr, "entrypoint: termination message not written: %s\n", err)
 	}
-	newLastRun(newLog(p.stderr, true, slog.LevelInfo), checkpointOf(flags)).end(f)
 }

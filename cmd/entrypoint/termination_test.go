@@ -80,3 +80,39 @@ func TestTerminationFileIsTheFlagThenTheVariableThenThatOfKubernetes(t *testing.
 	assert.Equal(t, terminationFile{"flag", true}, parse("--termination-log=flag", "--no-such-flag"))
 	assert.Equal(t, terminationFile{kubernetesTermination, false}, parse("--termination-log", kubernetesTermination))
 }
+
+// A mistake does not hide where the message about it goes.
+func TestTerminationFileIsFoundBehindAMistake(t *testing.T) {
+	t.Setenv(envName(terminationFlag), "from-env")
+	t.Setenv(envName("checkpoint-file"), "checkpoint-from-env")
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--no-such-flag", "--termination-log=file"}, "file"},
+		{[]string{"--no-such-flag", "value", "--termination-log", "file"}, "file"},
+		{[]string{"--no-such-flag=value", "--termination-log", "file"}, "file"},
+		{[]string{"-x", "--termination-log", "file"}, "file"},
+		{[]string{"--restarts=often", "--stop-timeout", "5", "--termination-log", "file"}, "file"},
+		{[]string{"--termination-log", "first", "--no-such-flag", "--termination-log", "last"}, "last"},
+		{[]string{"argument", "--termination-log", "file", "--restarts"}, "file"},
+		{[]string{"--no-such-flag", "--termination-log="}, ""},
+		{[]string{"--no-such-flag"}, "from-env"},
+		{[]string{"--no-such-flag", "--termination-log"}, "from-env"},
+		// What is behind -- is the node's, and a value is no flag.
+		{[]string{"--no-such-flag", "--", "--termination-log", "file"}, "from-env"},
+		{[]string{"--no-such-flag", "-c", "--termination-log", "-f", "file"}, "from-env"},
+		// These names are refused: it would be taken for a checkpoint, or hold the sequence.
+		{[]string{"--no-such-flag", "-f", "./file", "--termination-log", "file"}, ""},
+		{[]string{"--no-such-flag", "--termination-log", "file", "-f", "file", "--no-checkpoint-file"}, ""},
+		{[]string{"--no-such-flag", "--termination-log", "checkpoint-from-env"}, ""},
+		{[]string{"--no-such-flag", "--termination-log", "file", "--hold-file", "file"}, ""},
+		{[]string{"--no-such-flag", "--termination-log", "dir/hold", "-f", "dir/c.json"}, ""},
+		{[]string{"--termination-log", "file", "--hold-file", "file"}, ""},
+	} {
+		flags := newFlags("run", runUsage)
+		(&runFlags{}).register(flags)
+		require.Error(t, flags.parse(test.args))
+		assert.Equal(t, test.want, terminationOfMistake(flags).path, test.args)
+	}
+}

@@ -54,7 +54,7 @@ func (n *Inspection) upgradeAhead(storage string) string {
 	case found.Checkpoint != nil:
 		at = found.Checkpoint.VersionIndex
 	}
-	if at >= n.Plan.Last() {
+	if at >= n.Plan.End() {
 		return ""
 	}
 	return n.Plan.Versions[at+1].Name

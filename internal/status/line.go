@@ -20,7 +20,7 @@ func (s *Status) Line() string {
 		line += fmt.Sprintf(", height %d", state.Height.Height)
 	}
 	if u := s.upgrade(state, now); u != nil {
-		line += ", " + u.words()
+		line += ", " + u.words(orNull(s.Plan.Brake))
 	}
 	return plain.Line(plain.Cut(line, lineLimit))
 }

@@ -53,6 +53,7 @@ func (m *moment) ofTheRun() []metric {
 		{"entrypoint_version", gauge, "Index of the version that the state belongs to, from 0.", one(float64(i))},
 		{"entrypoint_phase", gauge, "1 for the current phase of the sequence, 0 for all others.", m.phases()},
 		{"entrypoint_phase_start_time_seconds", gauge, "When the phase began, as a Unix time.", one(unixTime(m.Since))},
+		{"entrypoint_plan_outdated", gauge, "1 if the plan on disk is not the one that this run has read, or cannot be read any more.", one(truth(m.s.planOutdated.Load()))},
 		{"entrypoint_stopping", gauge, "1 after a stop signal.", one(truth(m.Stopping))},
 		{"entrypoint_alive", gauge, "1 if /healthz answers 200.", one(truth(m.alive))},
 		{"entrypoint_node_ready", gauge, "1 if /readyz answers 200.", one(truth(m.ready))},

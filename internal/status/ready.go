@@ -83,7 +83,7 @@ func notServing(state *sequencer.State) string {
 	case state.Phase == sequencer.PhaseHandingOver:
 		return "one process has ended and the next has not been started yet" + waitedFor(state)
 	case state.Phase == sequencer.PhaseFinished:
-		return "the last version has reached its stop height"
+		return "the stop height is reached, and nothing follows it"
 	case state.Phase == sequencer.PhaseFailed:
 		return "the run has failed"
 	case state.Process.Stranger:

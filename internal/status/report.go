@@ -30,20 +30,24 @@ type Report struct {
 	BinarySHA256    *string         `json:"binary_sha256"`
 	Height          *Height         `json:"height"`
 	// DurableHeight is the durable height that a node gave last: while a node runs the state is higher.
-	DurableHeight   *uint64     `json:"durable_height"`
-	BlocksPerSecond *float64    `json:"blocks_per_second"`
-	NextUpgrade     *Upgrade    `json:"next_upgrade"`
-	Versions        []Version   `json:"versions"`
-	Node            *Node       `json:"node"`
-	Restarts        uint64      `json:"restarts"`
-	Migrations      []Migration `json:"migrations"`
-	LastFailure     *Problem    `json:"last_failure"`
-	CannotBeAsked   bool        `json:"cannot_be_asked"`
-	StateDamaged    bool        `json:"state_damaged"`
-	HoldFile        *string     `json:"hold_file"`
-	Hook            *Hook       `json:"hook"`
-	Copying         *Copying    `json:"copying"`
-	UndoPoint       *UndoPoint  `json:"undo_point"`
+	DurableHeight   *uint64  `json:"durable_height"`
+	BlocksPerSecond *float64 `json:"blocks_per_second"`
+	NextUpgrade     *Upgrade `json:"next_upgrade"`
+	// EmergencyStop is the --stop-height at which the plan ends before its own end.
+	EmergencyStop *uint64     `json:"emergency_stop"`
+	Versions      []Version   `json:"versions"`
+	Node          *Node       `json:"node"`
+	Restarts      uint64      `json:"restarts"`
+	Migrations    []Migration `json:"migrations"`
+	LastFailure   *Problem    `json:"last_failure"`
+	// PlanOutdated: the plan on disk is not the one that this run has read, or cannot be read any more.
+	PlanOutdated  bool       `json:"plan_outdated"`
+	CannotBeAsked bool       `json:"cannot_be_asked"`
+	StateDamaged  bool       `json:"state_damaged"`
+	HoldFile      *string    `json:"hold_file"`
+	Hook          *Hook      `json:"hook"`
+	Copying       *Copying   `json:"copying"`
+	UndoPoint     *UndoPoint `json:"undo_point"`
 	// NoUndoPointBecause is why the last upgrade has no undo point; empty if it has one, or there was no upgrade yet.
 	NoUndoPointBecause string           `json:"no_undo_point_because"`
 	PutBack            uint64           `json:"undo_points_put_back"`
@@ -71,7 +75,8 @@ type Height struct {
 	RoseAt     time.Time `json:"rose_at"`
 }
 
-// Upgrade is what comes after the stop height of the running version. VersionIndex is null if that is the last version.
+// Upgrade is what comes after the stop height of the running version. VersionIndex is null if nothing follows that: it is
+// the last version, or the emergency stop.
 type Upgrade struct {
 	VersionIndex    *int       `json:"version_index"`
 	Version         string     `json:"version"`
@@ -190,8 +195,8 @@ func (s *Status) Report(ctx context.Context) Report {
 		Phase:      state.Phase, PhaseSince: state.Since.UTC(), Stopping: state.Stopping,
 		VersionIndex: i, Version: s.Plan.Versions[i].Name, BinarySHA256: orNull(state.Record.BinarySHA256),
 		DurableHeight: state.Record.Height, BlocksPerSecond: orNull(state.Rate),
-		NextUpgrade: s.upgrade(state, now), Node: s.node(state), Restarts: restarts(state), Migrations: migrations(state, now),
-		CannotBeAsked: state.CannotBeAsked, StateDamaged: state.DamageReported, HoldFile: orNull(state.HoldFile), Hook: s.hook(state), Copying: copying(state, now), UndoPoint: undoPoint(state), NoUndoPointBecause: state.NoUndoPoint, PutBack: state.PutBack,
+		NextUpgrade: s.upgrade(state, now), EmergencyStop: orNull(s.Plan.Brake), Node: s.node(state), Restarts: restarts(state), Migrations: migrations(state, now),
+		PlanOutdated: s.planOutdated.Load(), CannotBeAsked: state.CannotBeAsked, StateDamaged: state.DamageReported, HoldFile: orNull(state.HoldFile), Hook: s.hook(state), Copying: copying(state, now), UndoPoint: undoPoint(state), NoUndoPointBecause: state.NoUndoPoint, PutBack: state.PutBack,
 		Leftovers: leftovers(state), Undelivered: undelivered(state),
 		Stamp: stamp(state), Instance: orNull(s.instance()), Checkpoint: s.checkpoint(state),
 		PreviousRun: previousRun(s.before.Load()),
@@ -226,7 +231,7 @@ func (s *Status) upgrade(state *sequencer.State, now time.Time) *Upgrade {
 			u.ETASeconds, u.ETAAt = &seconds, &at
 		}
 	}
-	if i == s.Plan.Last() {
+	if i >= s.Plan.End() {
 		return u
 	}
 	next := i + 1

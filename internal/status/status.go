@@ -38,7 +38,9 @@ type Status struct {
 	state   atomic.Pointer[sequencer.State]
 	id      atomic.Value // a string
 	before  atomic.Pointer[checkpoint.LastRun]
-	asking  asking
+	// planOutdated: the plan on disk is not the one of this run.
+	planOutdated atomic.Bool
+	asking       asking
 	// busy has a place for each request being answered that is not a probe.
 	busy chan struct{}
 }
@@ -60,6 +62,9 @@ func (s *Status) Identify(id string) { s.id.Store(id) }
 
 // Follow takes the record of the run before, nil if none is known.
 func (s *Status) Follow(before *checkpoint.LastRun) { s.before.Store(before) }
+
+// FollowPlan takes whether the plan on disk is another one than that of this run, or cannot be read any more.
+func (s *Status) FollowPlan(outdated bool) { s.planOutdated.Store(outdated) }
 
 // NotAlive says why the run is not alive, as /healthz does; it is empty if the run is.
 func (s *Status) NotAlive() string { return s.notAlive(s.state.Load(), time.Now()) }

@@ -186,7 +186,7 @@ func TestReadyIsWhatTheNodeSays(t *testing.T) {
 				`nothing has been started yet: waiting for leftover processes to end: 2, the oldest is pid 77 ("worker")`,
 			},
 			{"handing over", leads, roleAny, func(s *sequencer.State) { s.Phase, s.Left = sequencer.PhaseHandingOver, nil }, "one process has ended and the next has not been started yet"},
-			{"finished", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseFinished }, "the last version has reached its stop height"},
+			{"finished", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseFinished }, "the stop height is reached, and nothing follows it"},
 			{"failed", leads, roleAny, func(s *sequencer.State) { s.Phase = sequencer.PhaseFailed }, "the run has failed"},
 			{"a stranger on the port", leads, roleAny, func(s *sequencer.State) { s.Process.Stranger = true }, "another process answers on the node's port"},
 		} {

@@ -131,6 +131,9 @@ func (r Report) durableWords() string {
 func (r Report) Complete() bool { return r.Versions[r.VersionIndex].CompletedAt != nil }
 
 func (r Report) viewWarnings(v *view) {
+	if r.PlanOutdated {
+		v.line("warning", "the plan on disk has changed, or cannot be read: this run keeps to the one it has read; 'entrypoint check' looks at the new one, and a restart uses it")
+	}
 	if r.CannotBeAsked {
 		v.line("warning", "the node cannot be asked for its durable height: at the stop height, an operator must declare the version complete")
 	}
@@ -150,7 +153,7 @@ func (r Report) viewUpgrade(v *view) {
 	if u == nil {
 		return
 	}
-	v.line("next", "%s", u.words())
+	v.line("next", "%s", u.words(r.EmergencyStop))
 	if u.RemainingBlocks != nil {
 		v.line("", "%s", bar(r.Versions[r.VersionIndex].StartHeight, u.StopHeight, *u.RemainingBlocks, min(barWidth, v.width-labelWidth-len("[] 100 %"))))
 	}
@@ -167,9 +170,12 @@ func (r Report) viewUpgrade(v *view) {
 }
 
 // words say what follows, at which height, and when.
-func (u *Upgrade) words() string {
+func (u *Upgrade) words(emergencyStop *uint64) string {
 	what := "the end of the plan"
-	if u.VersionIndex != nil {
+	switch {
+	case u.VersionIndex == nil && emergencyStop != nil:
+		what = "nothing, because of --stop-height,"
+	case u.VersionIndex != nil:
 		what = cell(u.Version)
 		switch {
 		case u.Hook && u.Migration:

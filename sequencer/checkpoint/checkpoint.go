@@ -20,7 +20,7 @@ const (
 	PhaseMigrating Phase = "migrating"
 	// PhaseRunning: the node of the version may have been started.
 	PhaseRunning Phase = "running"
-	// PhaseFinished: the last version reached its stop height.
+	// PhaseFinished: the last version, or the one that an emergency stop ends, reached its stop height.
 	PhaseFinished Phase = "finished"
 	// PhaseFinishingPrevious is only read, in files of earlier versions of this program: the version before has not
 	// reached its stop height, and this version has touched nothing.

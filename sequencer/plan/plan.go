@@ -5,6 +5,7 @@ package plan
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"rollup-entrypoint/internal/strictjson"
@@ -58,6 +59,30 @@ type Plan struct {
 	// File is what the plan was read from, for messages.
 	File     string
 	Versions []Version
+	// Brake is the height, in blocks, at which an emergency stop ends the plan before its own end; 0 for none. It is the
+	// stop height of the version that makes it, and nothing follows that version.
+	Brake uint64
+}
+
+// StoppedAt is the plan with an emergency stop at height, in blocks; 0 is none. It is the plan itself if a version ends
+// there anyway, or if no version gets there.
+func (p *Plan) StoppedAt(height uint64) *Plan {
+	i := p.VersionAt(height)
+	if height == 0 || i < 0 || p.Versions[i].Stop == height {
+		return p
+	}
+	// Later versions stay in it: a state may already belong to one of them, and messages have to name it.
+	stopped := &Plan{File: p.File, Versions: slices.Clone(p.Versions), Brake: height}
+	stopped.Versions[i].Stop = height
+	return stopped
+}
+
+// End is the index of the version that nothing follows: the last one, unless an emergency stop ends the plan before.
+func (p *Plan) End() int {
+	if p.Brake > 0 {
+		return p.VersionAt(p.Brake)
+	}
+	return p.Last()
 }
 
 // Last is the index of the last version.

@@ -3,6 +3,7 @@ package dockertest_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -122,6 +123,35 @@ func TestVersionMoreInTheTemplateLeavesTheLayersBeforeIt(t *testing.T) {
 	changed := len(first) - 3
 	assert.Equal(t, first[:changed], second[:changed])
 	assert.NotEqual(t, first[changed], second[changed])
+}
+
+// A kubelet and Prometheus ask from outside the container. The commands in it need no flag for the same address.
+func TestTemplateServesItsStatusToTheOutside(t *testing.T) {
+	t.Parallel()
+	image := dockertest.Build(t, rollupFiles(t), rollupArgs(t)...)
+	assert.Contains(t, dockertest.InspectImage(t, image).Config.Env, "ENTRYPOINT_LISTEN=:9848")
+	c := dockertest.Run(t, "-p", "127.0.0.1::9848", image)
+	c.WaitEvent("status served", "address", "[::]:9848")
+	c.WaitEvent("height known", "version", 0)
+	for _, route := range []string{"/healthz", "/metrics"} {
+		answer, err := http.Get("http://" + c.Address("9848") + route)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		assert.Equal(t, http.StatusOK, answer.StatusCode, route)
+	}
+	c.WaitHealth("healthy")
+	for _, args := range [][]string{{"status"}, {"healthcheck"}} {
+		result := c.Exec(append([]string{"/entrypoint"}, args...)...)
+		assert.Zero(t, result.Code, result.Both)
+	}
+	assert.Empty(t, c.Events("status served on the loopback address in Kubernetes"))
+	c.Stop()
+	assert.Zero(t, c.WaitExit())
+
+	local := dockertest.Run(t, "-e", "ENTRYPOINT_LISTEN=127.0.0.1:9848", "-e", "KUBERNETES_SERVICE_HOST=10.96.0.1", image)
+	local.WaitEvent("status served on the loopback address in Kubernetes", "address", "127.0.0.1:9848")
+	local.Stop()
+	assert.Zero(t, local.WaitExit())
 }
 
 // Real nodes are programs for glibc. If a base lacks the loader, the kernel reports that a file does not exist.

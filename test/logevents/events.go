@@ -29,11 +29,13 @@ func Sections() []Section {
 		{"Before anything is started", []Event{
 			{"environment variable ignored", warn, []string{"detail"}, nil, "A variable whose name begins with ENTRYPOINT_ is nearly one of the entrypoint's. Fix its name."},
 			{"version configured", info, []string{"version", "name", "binary", "start_height", "stop_height"}, nil, "One line for each version of the plan."},
+			{"emergency stop is set", warn, []string{"version", "stop_height"}, nil, "--stop-height ends the version at this height, and nothing follows there until the plan ends it there, too, or the flag is removed."},
 			{"manifest found", info, []string{"manifest", "detail"}, nil, "Versions are verified with it before they start; see [manifest.md](manifest.md)."},
 			{"files not verified", warn, []string{"manifest", "detail"}, nil, "The plan names files that are not beside the manifest. They are used as they are."},
 			{"not process 1", info, []string{"pid", "detail"}, nil, "There is another init (docker run --init, --pid=host, a shared process namespace), or no container at all. Everything works, but a kill of the entrypoint does not end what a node has started."},
 			{"limit of open files not raised", warn, []string{"error"}, nil, "--nofile has no effect: nodes get the container's limit."},
 			{"status served", info, []string{"address"}, nil, "Status, probes and metrics are available at this address."},
+			{"status served on the loopback address in Kubernetes", warn, []string{"address"}, nil, "Only processes in the pod reach it. An httpGet probe or a scrape gets no answer, and a liveness probe without an answer ends the container again and again, with exit code 0. Set ENTRYPOINT_LISTEN=:9848, or use exec probes only."},
 			{"waiting for what a dead entrypoint left running", warn, []string{"pids", "commands", "seconds", "file"}, nil, "An entrypoint was killed, and its node or migration still works on the state. The entrypoint waits for it without a limit, because ending it could damage the state. Comes at once and then every minute. To hurry a node, send it SIGTERM, never SIGKILL. Do not signal a migration: wait for it. Without pids: the processes cannot be seen from here."},
 			{"directory cannot be locked", warn, []string{"directory"}, nil, "The file system of the state cannot lock a directory; some kinds of NFS cannot. Only the lock file beside the checkpoint keeps a second entrypoint away, so never use two checkpoints for one state."},
 			{"lock held by an unknown process", info, []string{"file"}, nil, "The process that holds it cannot be seen from here: it is in another container or on another host, or /proc is missing. It may be about to end, so the entrypoint waits for five seconds. Then the run ends with 74."},
@@ -47,7 +49,7 @@ func Sections() []Section {
 			{"no checkpoint found", info, nil, nil, "There is none, or --no-checkpoint-file was given. If the state has a stamp, the run continues with its version. If there is no state, it starts with version 0."},
 			{"stamp found", info, []string{"version", "name", "migration"}, nil, "The state belongs to this version. The run continues with it."},
 			{"checkpoint was interrupted", info, []string{"detail"}, nil, "An earlier run ended after it had written the stamp, and before the checkpoint had followed. It follows now."},
-			{"checkpoint corrected", warn, []string{"detail"}, nil, "Checkpoint and stamp name different versions: one of the two was restored without the other. The stamp takes precedence, and the checkpoint is corrected. If the restore was intended, there is nothing to do."},
+			{"checkpoint corrected", warn, []string{"detail"}, nil, "Checkpoint and stamp name different versions: one of the two was restored without the other, or a run was killed just after it put an undo point back. The stamp takes precedence, and the checkpoint is corrected. If the restore was intended, there is nothing to do."},
 			{"old checkpoint kept", info, []string{"file"}, nil, "A copy of the checkpoint from before it was corrected, or from before it followed a stamp for the first time."},
 			{"state stamped", info, []string{"detail"}, nil, "The state had no stamp, but the checkpoint shows which version made it. From now on the stamp takes precedence."},
 			{"preflight problem", warn, []string{"version", "severity", "problem", "next"}, nil, "An inspection of a version's files, or a comparison with the manifest, found something. Do what next says before the upgrade to that version."},
@@ -82,7 +84,7 @@ func Sections() []Section {
 		{"Upgrades", []Event{
 			{"version completed", info, []string{"version", "height", "proof"}, nil, "The version has reached its stop height, and the next one is entered. proof says how that is known."},
 			{"complete by the height slack", warn, []string{"version", "height", "stop_height"}, nil, "The node cannot be asked, exited 0, and last reported a height within --height-slack of its stop height. That is no proof, but --height-slack says that it is enough."},
-			{"sequence finished", info, []string{"version", "height"}, nil, "The last version has reached its stop height. The run ends with 0, or waits."},
+			{"sequence finished", info, []string{"version", "height"}, []string{"detail"}, "The last version has reached its stop height, or, with detail, a version has reached --stop-height. The run ends with 0, or waits."},
 			{"waiting for a stop signal", info, nil, nil, "--when-finished=wait keeps the finished sequence running."},
 		}},
 		{"Holds, undo points and hooks", []Event{

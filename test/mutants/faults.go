@@ -732,6 +732,64 @@ var faults = []fault{
 		"TestPlanThatComesTooLateForARunningRollupIsFound",
 	},
 
+	// The emergency stop.
+	{
+		"emergency-stop-is-not-the-end", 3, "the next version follows an emergency stop, on a height that is not its own",
+		"sequencer.after",
+		`p\.End\(\)`,
+		"p.Last()",
+		"TestNextIsTheTableForEverySmallPlanStampAndHeight",
+	},
+	{
+		"emergency-stop-below-the-state-is-ignored", 3, "a version runs above the emergency stop",
+		"sequencer.excluded",
+		`case j > plan\.End\(\): return TooLate`,
+		"",
+		"TestNextIsTheTableForEverySmallPlanStampAndHeight",
+	},
+	{
+		"emergency-stop-raises-a-stop-height", 3, "a version makes blocks that belong to the next one",
+		"sequencer/plan.(*Plan).StoppedAt",
+		`p\.VersionAt\(height\)`,
+		"max(p.VersionAt(height), 0)",
+		"TestEmergencyStopEndsTheVersionThatMakesTheHeight",
+	},
+	{
+		"emergency-stop-where-the-plan-ends-a-version", 8, "the late image never continues from the emergency stop",
+		"sequencer/plan.(*Plan).StoppedAt",
+		` \|\| p\.Versions\[i\]\.Stop == height`,
+		"",
+		"TestEmergencyStopEndsTheVersionThatMakesTheHeight",
+	},
+	{
+		"emergency-stop-forgets-later-versions", 2, "a state without a record is taken for that of the only version that is left",
+		"sequencer/plan.(*Plan).StoppedAt",
+		`slices\.Clone\(p\.Versions\)`,
+		"slices.Clone(p.Versions[:i+1])",
+		"TestEmergencyStopEndsTheVersionThatMakesTheHeight",
+	},
+	{
+		"emergency-stop-is-not-in-the-remedy", 8, "a node that cannot be asked is never complete at the emergency stop",
+		"sequencer.(*Failure).withFiles",
+		`r\.StopHeight = plan\.Brake`,
+		"",
+		"TestNodeThatCannotBeAskedIsCompleteAtTheEmergencyStopByAWord",
+	},
+	{
+		"emergency-stop-needs-the-next-version", 8, "a broken next version keeps the present one from running to the emergency stop",
+		"sequencer.(*sequence).checkAll",
+		`s\.Plan\.End\(\)`,
+		"s.Plan.Last()",
+		"TestNothingFollowsTheEmergencyStop",
+	},
+	{
+		"check-of-an-emergency-stop-below-the-state", 7, "the gate of a deployment lets an emergency stop through that the next start refuses",
+		"sequencer.CheckTooLate",
+		`braked\(plan, i\) && `,
+		"false && ",
+		"TestEmergencyStopBelowARunningRollupIsFound",
+	},
+
 	// Running a version.
 	{
 		"stop-height-plus-one", 3, "each version makes the first block of the next one",
@@ -1312,16 +1370,16 @@ var faults = []fault{
 	// Retired versions.
 	{
 		"retired-version-started", 2, "a run fails for a reason that nobody understands, with an empty program name",
-		"sequencer.Next",
-		`case v\.Retired:`,
-		"case v.Retired && begun:",
+		"sequencer.excluded",
+		`case plan\.Versions\[j\]\.Retired:`,
+		"case plan.Versions[j].Retired && plan.Versions[j].Migration != \"\":",
 		"TestNextIsTheTableForEverySmallPlanStampAndHeight",
 	},
 	{
 		"retired-version-stamped", 7, "an empty volume is stamped with a version that nothing can run",
 		"sequencer.(*sequence).prepare",
-		`\.Retired {`,
-		".Retired && s.durable.Knowledge != NoState {",
+		`cause != "" {`,
+		"cause != \"\" && s.durable.Knowledge != NoState {",
 		"TestRetiredVersionIsRefusedBeforeAnythingIsStamped",
 	},
 

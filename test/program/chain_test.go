@@ -215,7 +215,7 @@ func (c *chain) environment() []string {
 	var env []string
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
-		if !strings.HasPrefix(name, "ENTRYPOINT_") && name != "RUST_LOG" && name != "GORACE" {
+		if !strings.HasPrefix(name, "ENTRYPOINT_") && name != "RUST_LOG" && name != "GORACE" && name != "KUBERNETES_SERVICE_HOST" {
 			env = append(env, pair)
 		}
 	}

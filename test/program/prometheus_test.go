@@ -8,14 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"rollup-entrypoint/sequencer"
+	"rollup-entrypoint/test/companion"
 	"rollup-entrypoint/test/ports"
 )
 
@@ -25,7 +24,8 @@ type prometheus struct {
 	url string
 }
 
-// startPrometheus has a real Prometheus scrape the chain ten times a second.
+// startPrometheus has a real Prometheus scrape the chain each second. A scrape may take as long, and one that takes longer
+// would make every series stale: on a busy machine 100 ms are too few.
 func startPrometheus(c *chain) *prometheus {
 	c.t.Helper()
 	binary, err := exec.LookPath("prometheus")
@@ -38,21 +38,18 @@ func startPrometheus(c *chain) *prometheus {
 	address := fmt.Sprintf("127.0.0.1:%d", ports.Hold(c.t))
 	config := filepath.Join(c.dir, "prometheus.yml")
 	require.NoError(c.t, os.WriteFile(config, fmt.Appendf(nil,
-		"global: {scrape_interval: 100ms, scrape_timeout: 100ms}\nscrape_configs: [{job_name: rollup, static_configs: [{targets: ['%s']}]}]\n", c.statusAddress), 0o644))
+		"global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs: [{job_name: rollup, static_configs: [{targets: ['%s']}]}]\n", c.statusAddress), 0o644))
 	cmd := exec.Command(binary, "--config.file", config, "--storage.tsdb.path", filepath.Join(c.dir, "tsdb"), "--web.listen-address", address, "--log.level", "warn")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	log, err := os.Create(filepath.Join(c.dir, "prometheus.log"))
 	require.NoError(c.t, err)
 	cmd.Stdout, cmd.Stderr = log, log
-	require.NoError(c.t, cmd.Start())
 	c.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
 		_ = log.Close()
 		if c.t.Failed() {
 			c.t.Logf("prometheus: %s", readText(log.Name()))
 		}
 	})
+	companion.Start(c.t, cmd)
 	return &prometheus{c, "http://" + address}
 }
 

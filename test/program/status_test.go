@@ -111,7 +111,7 @@ func TestProbesAndStatusThroughTwoUpgrades(t *testing.T) {
 	assert.Equal(t, []string{"completed", "completed", "completed"}, []string{r.Versions[0].State, r.Versions[1].State, r.Versions[2].State})
 	assert.Equal(t, checkpoint.ProofDurable, r.Versions[2].Proof)
 	assert.Nil(t, r.LastFailure)
-	c.expectProbes("", "the last version has reached its stop height")
+	c.expectProbes("", "the stop height is reached, and nothing follows it")
 	send(syscall.SIGTERM)(c)
 	c.awaitExit(0)
 	c.program = nil
@@ -337,6 +337,77 @@ func TestAddressThatWasAskedForAndIsTakenStartsNothing(t *testing.T) {
 		name: "refused", do: func(c *chain) { c.start() }, exit: exits(sequencer.CodeMismatch),
 		says: []string{"the status cannot be served", c.statusAddress, "nothing was started", "--listen"},
 	})
+}
+
+// The probes of a kubelet come from outside the pod. If they get no answer it ends the container, which is no failure of
+// ours: so nothing but the log can say why.
+func TestLoopbackAddressInKubernetesIsAWarning(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, host, listen string
+		warns              bool
+	}{
+		{"in Kubernetes", "10.96.0.1", "127.0.0.1:0", true},
+		{"in Kubernetes, by name", "10.96.0.1", "localhost:0", true},
+		{"in Kubernetes with IPv6 alone", "fd00::1", "[::1]:0", true},
+		{"in Kubernetes, on all addresses", "10.96.0.1", ":0", false},
+		{"in Kubernetes, not served", "10.96.0.1", "", false},
+		{"elsewhere", "", "127.0.0.1:0", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := newChain(t, version{stop: 5})
+			c.statusAddress, c.env = test.listen, append(c.env, "KUBERNETES_SERVICE_HOST="+test.host)
+			c.da.set(9, 9)
+			c.start()
+			c.awaitExit(0)
+			assert.Equal(t, test.warns, c.program.log.has(on("status served on the loopback address in Kubernetes", "address~:")), c.program.log.text())
+			c.program = nil
+		})
+	}
+}
+
+// As in the images: the commands in the container have the same variable as the run, and no flag.
+func TestStatusOnEveryAddressIsAskedOnThisMachine(t *testing.T) {
+	t.Parallel()
+	c := served(t, version{})
+	_, port, err := net.SplitHostPort(c.statusAddress)
+	require.NoError(t, err)
+	own := c.statusAddress
+	c.da.set(5, 5)
+	for _, host := range []string{"", "0.0.0.0", "[::]"} {
+		c.statusAddress = host + ":" + port
+		c.start()
+		c.statusAddress = own
+		c.awaitStatus("the node to be ready", func(r status.Report) bool { return r.Ready })
+		c.statusAddress = host + ":" + port
+		for _, args := range [][]string{{"status"}, {"healthcheck"}, {"healthcheck", "--ready"}} {
+			code, _, stderr := c.command(args...)
+			assert.Zero(t, code, "%s %s: %s", c.statusAddress, args, stderr)
+		}
+		send(syscall.SIGTERM)(c)
+		c.awaitExit(0)
+		c.program = nil
+	}
+}
+
+// A run keeps to the plan that it has read. That there is another one by now can be seen from outside.
+func TestPlanThatChangesOnDiskIsShown(t *testing.T) {
+	t.Parallel()
+	c := served(t, version{stop: 100000}, version{})
+	c.da.set(5, 5)
+	c.start()
+	r := c.awaitStatus("the node", func(r status.Report) bool { return r.Height != nil })
+	assert.False(t, r.PlanOutdated)
+	assert.Equal(t, "0", c.metrics()["entrypoint_plan_outdated"])
+	c.versions[0].stop, c.versions[1].start = 200000, 200001
+	c.writeManager()
+	r = c.awaitStatus("the change to be seen", func(r status.Report) bool { return r.PlanOutdated })
+	assert.Equal(t, uint64(100000), r.NextUpgrade.StopHeight)
+	assert.Equal(t, "1", c.metrics()["entrypoint_plan_outdated"])
+	_, stdout, _ := c.command("status")
+	assert.Contains(t, stdout, "the plan on disk has changed")
+	c.expectProbes("", "")
 }
 
 // The status is served while the sequence waits for its end, and a hand-over is measured.

@@ -85,6 +85,10 @@ func endings() []ending {
 		{"state-of-another-plan", 78, plain, do(inV1, planOf(func(c *chain) { c.versions = c.versions[:1] }), start()), false},
 		{"state-changed-while-it-ran", 78, plain, do(atHeight3, stampOfAnother, heights(10, 10)), false},
 		{"too-late", 78, plain, do(inV0Stopped, planOf(func(c *chain) { c.versions[0].stop, c.versions[1].start = 2, 3 }), start()), false},
+		{"above-the-emergency-stop", 78, plain, do(inV0Stopped, start("--stop-height=2")), false},
+		{"in-a-version-above-the-emergency-stop", 78, plain, do(inV1, start("--stop-height=5")), false},
+		{"node-ran-past-the-emergency-stop", 78, []version{{stop: 20, faults: func(m *mockrollup.Mock) { m.Overrun = true }}, {}}, do(heights(11, 11), start("--stop-height=10")), true},
+		{"node-that-cannot-be-asked-at-the-emergency-stop", 78, migrating, do(inV0Stopped, setHeight(5), configure(0, garbled), start("--stop-height=5")), false},
 		{"node-ran-past-its-stop-height", 78, []version{{stop: 10, faults: func(m *mockrollup.Mock) { m.Overrun = true }}, {}}, do(heights(11, 11), start()), true},
 		{"node-came-up-when-asked", 78, plain, do(inV0Stopped, configure(0, func(n *mockrollup.Config) { n.Mock.Refusal = "ignore" }), start()), false},
 		{"node-that-cannot-be-asked-at-its-stop-height", 78, migrating, do(configure(0, garbled), heights(10, 10), start()), false},
@@ -414,6 +418,68 @@ func lockedByUs(c *chain) {
 	c.must(err)
 }
 
+// A mistake in front of --termination-log does not keep the message from its file.
+func TestTerminationMessageOfAMistakeIsWhereTheCommandLineSays(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, want string
+		args       []string
+		env        []string
+	}{
+		{"a misspelt flag", "unknown flag \"--stop-timout\" (did you mean \"--stop-timeout\"?): arguments for the node go after --\n", []string{"--stop-timout=s3cret", "--termination-log", "message"}, nil},
+		{"a value", "--restarts: want a whole number within its range\n", []string{"--restarts", "s3cret", "--termination-log=message"}, nil},
+		{"a misspelt flag of check", "unknown flag \"--runing\" (did you mean \"--running\"?)\n", []string{"check", "--runing", "s3cret", "--termination-log", "message"}, nil},
+		{"the file is in the environment", "unknown flag \"--stop-timout\"", []string{"--stop-timout=s3cret"}, []string{"ENTRYPOINT_TERMINATION_LOG=message"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := newChain(t, version{})
+			c.env = append(c.env, test.env...)
+			code, _, stderr := c.command(append(test.args, "-c", c.manager, "-f", c.checkpoint)...)
+			require.Equal(t, 64, code, stderr)
+			text := readText(filepath.Join(c.dir, "message"))
+			assert.True(t, strings.HasPrefix(text, "entrypoint: exit code 64: the command line or the environment is wrong: "+test.want), text)
+			assert.NotContains(t, text, "s3cret")
+			command, _, _ := strings.Cut(strings.TrimPrefix(test.args[0], "-"), "-")
+			assert.Contains(t, text, "'entrypoint "+map[bool]string{true: "check", false: "run"}[command == "check"]+" --help'")
+		})
+	}
+}
+
+// Where a run says why it failed, a check says what it has found.
+func TestTerminationMessageOfACheckHasWhatItFound(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, version{stop: 5}, version{migrates: true})
+	message := filepath.Join(c.dir, "message")
+	code, _, stderr := c.command("check", "-c", c.manager, "--termination-log", message)
+	require.Zero(t, code, stderr)
+	assert.NoFileExists(t, message)
+	require.NoError(t, os.Remove(c.binary(1)))
+	require.NoError(t, os.Remove(c.config(0)))
+	for _, how := range [][]string{{}, {"--json"}, {"--strict"}} {
+		code, _, stderr = c.command(append([]string{"check", "-c", c.manager, "--termination-log", message}, how...)...)
+		assert.Equal(t, 78, code)
+		assert.Empty(t, stderr)
+		text := readText(message)
+		for _, part := range []string{
+			"entrypoint: exit code 78: the check failed: ", "\n  error: version 0: ", c.config(0), "\n  error: version 1: ", c.binary(1),
+			"\nsafe: nothing was started or changed\n", "\nnext: fix what is listed, and check again",
+		} {
+			assert.Contains(t, text, part)
+		}
+		_, warnings, _ := strings.Cut(text, "\n  warning: ")
+		assert.NotContains(t, warnings, "\n  error: ", "errors come first")
+	}
+	assert.NoFileExists(t, c.checkpoint+".last-run", "that is for runs")
+	for _, refused := range [][]string{{"-f", message}, {"--hold-file", message}} {
+		require.NoError(t, os.RemoveAll(message))
+		code, _, stderr = c.command(append([]string{"check", "-c", c.manager, "--termination-log", message}, refused...)...)
+		assert.Equal(t, 64, code)
+		assert.Contains(t, stderr, "name the same file")
+		assert.NoFileExists(t, message)
+	}
+}
+
 // As in a pod: the file is mounted, nobody has named it, and the program is process 1.
 func TestTerminationMessageIsWrittenWhereKubernetesLooks(t *testing.T) {
 	t.Parallel()
@@ -426,6 +492,8 @@ func TestTerminationMessageIsWrittenWhereKubernetesLooks(t *testing.T) {
 		{"config", "entrypoint: exit code 78: cannot read the plan: open nowhere.json", []string{"-c", "nowhere.json", "-f", "c.json"}, 78},
 		{"usage", "entrypoint: exit code 64: the command line or the environment is wrong: --config is missing", nil, 64},
 		{"command", "entrypoint: exit code 64: the command line or the environment is wrong: unknown command\n", []string{"s3cret", "--flag"}, 64},
+		{"check", "entrypoint: exit code 78: the check failed: error: cannot read the plan: open nowhere.json", []string{"check", "-c", "nowhere.json"}, 78},
+		{"usage of check", "entrypoint: exit code 64: the command line or the environment is wrong: want: entrypoint check ", []string{"check"}, 64},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -440,6 +508,37 @@ func TestTerminationMessageIsWrittenWhereKubernetesLooks(t *testing.T) {
 			text := readText(file)
 			assert.True(t, strings.HasPrefix(text, test.want), text)
 			assert.NotContains(t, text, "s3cret")
+		})
+	}
+}
+
+// In the container of a run the file is for the message of the run. Other commands there are no processes 1.
+func TestCheckBesideARunLeavesTheFileOfItsContainerAlone(t *testing.T) {
+	t.Parallel()
+	needNamespaces(t)
+	for _, test := range []struct {
+		name    string
+		check   []string
+		env     []string
+		code    int
+		written bool
+	}{
+		{"the default", []string{"-c", "nowhere.json"}, nil, 78, false},
+		{"in the environment", []string{"-c", "nowhere.json"}, []string{"ENTRYPOINT_TERMINATION_LOG=/dev/termination-log"}, 78, false},
+		{"a mistake", []string{"--no-such-flag"}, nil, 64, false},
+		{"named", []string{"-c", "nowhere.json", "--termination-log", "/dev/termination-log"}, nil, 78, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := newChain(t, version{})
+			file := filepath.Join(c.dir, "termination")
+			require.NoError(t, os.WriteFile(file, nil, 0o666))
+			c.stage, c.asFirst = &stage{Proc: true, TerminationLog: file}, true
+			c.defaultTermination, c.env = true, append(c.env, test.env...)
+			c.startWith(append([]string{"exec", "--", programs.entrypoint, "check"}, test.check...)...)
+			c.awaitExit(test.code)
+			c.program = nil
+			assert.Equal(t, test.written, readText(file) != "", readText(file))
 		})
 	}
 }
