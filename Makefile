@@ -1,4 +1,5 @@
-# Needed: Go and make. 'make lint' also needs golangci-lint ('make tools' installs it), RACE=1 a C compiler.
+# Needed: Go and make. 'make lint' also needs golangci-lint ('make tools' installs it), RACE=1 a C compiler, 'make chart'
+# helm and kubeconform ('make chart-tools').
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 DIR ?=
@@ -39,6 +40,9 @@ GO_FLAGS := -trimpath -buildvcs=false -gcflags=crypto/...=-l -gcflags=net/...=-l
 GO_LDFLAGS := -s -w -funcalign=16
 
 LINT_VERSION := v2.15.0
+# The programs that 'make chart' runs.
+HELM_VERSION := v3.22.0
+KUBECONFORM_VERSION := v0.8.0
 # The packages whose statements COVER=1 counts, and the percentage of them that the tests of each package must run.
 COVER_PACKAGES := sequencer sequencer/checkpoint sequencer/plan sequencer/sovereign reaper
 COVER_MINIMUM := 90
@@ -67,10 +71,10 @@ go_test = $(default_signals) go test -tags $(GO_TAGS)
 gotest = $(go_test) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down rehearse compose-test docker-test e2e-kubernetes test all-tests covered-tests other-tests plain-tests bench-handoff bench-undo bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
+.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down rehearse compose-test docker-test e2e-kubernetes chart chart-tools test all-tests covered-tests other-tests plain-tests bench-handoff bench-undo bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 build: ## build bin/entrypoint and bin/mock-rollup, static and stripped
 	$(go_build) -o bin/ ./cmd/...
@@ -128,6 +132,14 @@ compose-test: bases ## run the tests of the local network on a real Docker engin
 
 docker-test: bases ## run the tests of the images on a real Docker engine
 	$(gotest) -count=1 -parallel 3 -timeout 40m ./test/dockertest
+
+chart: export CHART_TESTS := 1
+chart: ## run the tests of the Helm chart, without a cluster: lint, schema, objects, README
+	@PATH="$$PATH:$$(go env GOPATH)/bin"; $(gotest) -count=1 ./charts/... ./test/charttest/...
+
+chart-tools: ## install helm and kubeconform, in the versions that CI uses
+	go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	go install github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
 
 # Scenarios mostly wait for blocks, so more of them than processors run at once. The second cluster has no IPv4.
 e2e-kubernetes: export DOCKER_TESTS := 1

@@ -89,22 +89,26 @@ var rules = map[string]rule{
 
 	"examples/hooks": {}, // it has tests alone
 
+	"charts": {}, // it has tests alone
+
 	// A network is looked at from outside, as an operator does it, so that it may be one of real nodes.
 	"compose":          {}, // it has tests alone
 	"compose/network":  {},
 	"compose/testnet":  {may: []string{"compose/network"}},
 	"compose/rehearse": {},
 
-	"test/composetest":   {},
-	"test/dockertest":    {},
-	"test/guards":        {},
-	"test/logevents":     {},
-	"test/mutants":       {},
-	"test/ports":         {},
-	"test/program":       {},
-	"test/ptrace":        {},
-	"test/rehearsaltest": {},
-	"test/simulation":    {may: []string{"sequencer", "sequencer/checkpoint"}},
+	"test/charttest":         {},
+	"test/charttest/schemas": {},
+	"test/composetest":       {},
+	"test/dockertest":        {},
+	"test/guards":            {},
+	"test/logevents":         {},
+	"test/mutants":           {},
+	"test/ports":             {},
+	"test/program":           {},
+	"test/ptrace":            {},
+	"test/rehearsaltest":     {},
+	"test/simulation":        {may: []string{"sequencer", "sequencer/checkpoint"}},
 }
 
 func TestImportsPointOneWay(t *testing.T) {

@@ -66,7 +66,7 @@ func TestTargetsThatRunTestsGiveIgnoredSignalsBack(t *testing.T) {
 	dir := t.TempDir()
 	fake := "#!/bin/sh\nsed -n 's/^SigIgn:[[:space:]]*/ignored: /p' /proc/self/status\n"
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go"), []byte(fake), 0o755))
-	for _, target := range []string{"test", "test RACE=1", "other-tests", "hostile", "soak", "power-cuts", "kill-matrix", "simulate", "mutants", "guards"} {
+	for _, target := range []string{"test", "test RACE=1", "other-tests", "chart", "hostile", "soak", "power-cuts", "kill-matrix", "simulate", "mutants", "guards"} {
 		cmd := exec.Command("sh", "-c", `trap '' HUP INT; exec make --no-print-directory -C "$0" $1`, root, target)
 		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "MAKEFLAGS=", "RACE=", "COVER=")
 		out, err := cmd.CombinedOutput()

@@ -2,11 +2,14 @@ package kubernetes
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"rollup-entrypoint/internal/mockrollup"
 )
 
 // kill kills process 1 of a pod's container.
@@ -16,14 +19,13 @@ func (r *rollup) kill(p pod) {
 	must(r.t, "", "ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id)
 }
 
-// moments are when a pod goes, by a name: the moment lasts some seconds with stretched.
-var moments = map[string]func(status map[string]any) bool{
-	"at the stop height": func(s map[string]any) bool {
-		height, _ := s["height"].(map[string]any)
-		return s["version"] == "v0" && height != nil && height["blocks"] == 40.0
+// moments are when a pod goes. Each lasts some seconds with stretched.
+var moments = map[string]func(disk mockrollup.State, status map[string]any) bool{
+	"at the stop height": func(disk mockrollup.State, _ map[string]any) bool { return disk.Height == 40 },
+	"in the migration":   func(_ mockrollup.State, status map[string]any) bool { return status["phase"] == "migrating" },
+	"in the hand-over": func(_ mockrollup.State, status map[string]any) bool {
+		return status["version"] == "v1" && status["phase"] == "starting"
 	},
-	"in the migration": func(s map[string]any) bool { return s["phase"] == "migrating" },
-	"in the hand-over": func(s map[string]any) bool { return s["version"] == "v1" && s["phase"] == "starting" },
 }
 
 // stretched has versions whose moments last: v0's node needs time to end at its stop height, the migration and v1's
@@ -49,9 +51,13 @@ func TestPodGoesAtTheWorstMoment(t *testing.T) {
 				r.upgrade(r.base(stretched(t)))
 				p := r.await("sequencer-0", "has an address", func(p pod) bool { return p.Status.PodIP != "" })
 				var seen map[string]any
-				until(t, when, func() bool { seen = r.status(p); return reached(seen) }, func() any { return seen })
+				until(t, when, func() bool {
+					seen = r.status(p)
+					// Before the genesis there is none.
+					disk, _ := mockrollup.ReadState(filepath.Join(r.dir("data-"+p.Metadata.Name), "state"))
+					return reached(disk, seen)
+				}, func() any { return seen })
 				end(r, p)
-				r.interrupted["sequencer-0"] = how == "killed" && when == "in the migration"
 				r.upgraded(2, "v2", 81)
 				if how == "killed" {
 					require.Equal(t, p.Metadata.UID, r.pod("sequencer-0").Metadata.UID)

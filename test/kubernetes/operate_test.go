@@ -60,7 +60,7 @@ func TestDrainWaitsForTheBudget(t *testing.T) {
 	r := elected(t)
 	before := r.pods()
 	// Nothing can start on the node until it is uncordoned, except what tolerates that: all other scenarios.
-	r.upgrade(with(r.values, values{"tolerations": []any{}}, r.asked()), "--wait")
+	r.upgrade(with(r.values, values{"tolerations": []any{}}), "--wait")
 	r.upgraded(2, "v2", 90)
 	for which, p := range r.pods() {
 		require.NotEqual(t, before[which].Metadata.UID, p.Metadata.UID, which)
@@ -89,7 +89,7 @@ func TestWipedReplicaResyncs(t *testing.T) {
 	t.Parallel()
 	r := installed(t, blockTime)
 	scaled := func(count int) values { return values{"replicas": values{"replicaCount": count}} }
-	r.upgrade(with(r.values, scaled(0), values{"job": values{"enabled": true, "set": "replicas", "args": []any{"reset", "--yes"}}}, r.asked()))
+	r.upgrade(with(r.values, scaled(0), values{"job": values{"enabled": true, "set": "replicas", "args": []any{"reset", "--yes"}}}))
 	until(t, "the command has run", func() bool {
 		var list struct {
 			Items []struct{ Status struct{ Succeeded int } }
@@ -98,7 +98,7 @@ func TestWipedReplicaResyncs(t *testing.T) {
 		return len(list.Items) == 1 && list.Items[0].Status.Succeeded == 1
 	}, func() any { return r.kubectl("get", "pods") })
 	require.NoFileExists(t, filepath.Join(r.dir("data-"+name+"-replicas-0"), "checkpoint.json"))
-	r.upgrade(with(r.values, scaled(1), values{"job": values{"enabled": false}}, r.asked()))
+	r.upgrade(with(r.values, scaled(1), values{"job": values{"enabled": false}}))
 	r.upgraded(2, "v2", 100)
 	require.Len(t, r.checkpoint("replicas-0").History, 3, "it has gone through all versions again")
 }

@@ -104,26 +104,13 @@ func (r *rollup) da(blockTime time.Duration) {
 		volumes: [{name: data, emptyDir: {}}]}}`, r.namespace, user, localNetworkImage(r.t), blockTime))
 }
 
-// address is the virtual address of a Service.
-func (r *rollup) address(service string) string {
-	r.t.Helper()
-	var got struct {
-		Spec struct {
-			ClusterIP string `json:"clusterIP"`
-		}
-	}
-	read(r.t, "/api/v1/namespaces/"+r.namespace+"/services/"+service, &got)
-	return got.Spec.ClusterIP
-}
-
-// base are the values of every release here: one sequencer and one replica, and a name for the DA.
+// base are the values of every release here: one sequencer and one replica.
 func (r *rollup) base(i images) values {
 	r.t.Helper()
 	return with(i.values(), values{
-		"replicas":    values{"replicaCount": 1},
-		"hostAliases": []any{values{"ip": r.address("da"), "hostnames": []any{"da"}}},
-		"storage":     values{"size": "1Gi"},
-		"resources":   values{"requests": values{"cpu": "10m"}, "limits": values{"memory": "128Mi"}},
+		"replicas":  values{"replicaCount": 1},
+		"storage":   values{"size": "1Gi"},
+		"resources": values{"requests": values{"cpu": "10m"}, "limits": values{"memory": "128Mi"}},
 		// The node that is drained in one scenario is that of all others, too.
 		"tolerations": []any{values{"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}},
 	})
@@ -143,16 +130,6 @@ func with(v values, changes ...values) values {
 		}
 	}
 	return out
-}
-
-// asked are the values with which the check before an upgrade asks the pods that there are: there is no cluster DNS.
-func (r *rollup) asked() values {
-	r.t.Helper()
-	var urls []any
-	for _, node := range r.nodes() {
-		urls = append(urls, node.Status)
-	}
-	return values{"check": values{"urls": urls}}
 }
 
 // helm runs helm in the namespace.

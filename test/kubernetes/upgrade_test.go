@@ -1,7 +1,6 @@
 package kubernetes
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,7 +45,7 @@ func TestImageWithOneMoreVersionInTime(t *testing.T) {
 	const stop = 500 // after four minutes
 	next := oneMore(t, stop)
 	r := installed(t, slowBlockTime)
-	r.upgrade(with(r.values, next.values(), r.asked()))
+	r.upgrade(with(r.values, next.values()))
 	r.upgraded(2, "v3", stop+1)
 	for which := range r.pods() {
 		require.Len(t, r.checkpoint(which).History, 4, which)
@@ -58,7 +57,7 @@ func TestImageWithOneMoreVersionTooLate(t *testing.T) {
 	r := installed(t, blockTime)
 	before := r.pods()
 	r.upgraded(2, "v2", 100)
-	late := r.tryUpgrade(with(r.values, oneMore(t, 90).values(), r.asked()))
+	late := r.tryUpgrade(with(r.values, oneMore(t, 90).values()))
 	require.NotZero(t, late.code, "the check before the upgrade stops the release")
 	told := r.kubectl("logs", "--selector=app.kubernetes.io/component=check", "--tail=-1")
 	assert.Contains(t, told, "too late")
@@ -97,7 +96,7 @@ func TestWrongPlanIsNamedAndThenCorrected(t *testing.T) {
 func TestRollbackUninstallAndInstallAgain(t *testing.T) {
 	t.Parallel()
 	r := installed(t, blockTime)
-	r.upgrade(with(r.values, oneMore(t, 1_000_000).values(), r.asked()), "--wait")
+	r.upgrade(with(r.values, oneMore(t, 1_000_000).values()), "--wait")
 	r.upgraded(2, "v2", 90)
 	require.NotNil(t, r.status(r.pod("sequencer-0"))["next_upgrade"], "the new image has one version more")
 	r.mustHelm("rollback", name, "--wait", "--timeout", "6m")
@@ -121,9 +120,14 @@ func TestRollbackUninstallAndInstallAgain(t *testing.T) {
 	for claim, before := range states {
 		entries, err := mockrollup.ReadJournal(filepath.Join(r.dir(claim), "state"))
 		require.NoError(t, err)
-		runs := mockrollup.Runs(entries)
-		require.Equal(t, "v2", runs[len(runs)-1].Start.Label)
-		require.GreaterOrEqual(t, runs[len(runs)-1].Start.Height, before.Height, "it goes on where it was")
+		var last mockrollup.Entry
+		for _, entry := range entries {
+			if entry.Event == mockrollup.EventReady {
+				last = entry
+			}
+		}
+		require.Equal(t, "v2", last.Label)
+		require.GreaterOrEqual(t, last.Height, before.Height, "it goes on where it was")
 	}
 }
 
@@ -140,7 +144,7 @@ func TestEmergencyStopAndTheLateImage(t *testing.T) {
 	r := installed(t, slowBlockTime)
 	height := r.stateOf("sequencer-0").Height
 	stop := height + 200 // after 100 s
-	r.upgrade(with(r.values, values{"stopHeight": stop}, r.asked()))
+	r.upgrade(with(r.values, values{"stopHeight": stop}))
 	for _, which := range []string{"sequencer-0", "replicas-0"} {
 		r.phase(which, "finished")
 		require.Equal(t, stop, r.stateOf(which).Height, which)
@@ -148,9 +152,6 @@ func TestEmergencyStopAndTheLateImage(t *testing.T) {
 	require.Equal(t, r.stateOf("sequencer-0").StateRoot, r.stateOf("replicas-0").StateRoot)
 	r.verify()
 	// The flag is still set.
-	r.upgrade(with(r.values, oneMore(t, stop).values(), r.asked()))
+	r.upgrade(with(r.values, oneMore(t, stop).values()))
 	r.upgraded(2, "v3", stop+1)
 }
-
-// exists reports whether a file is there.
-func exists(path string) bool { _, err := os.Stat(path); return err == nil }

@@ -1,10 +1,19 @@
 {{/* Values that are right each alone, but contradict each other. Each message names the key. The schema refuses the rest. */}}
 {{- define "rollup.validate" -}}
 {{- if and .Values.plan.configMap .Values.plan.inline }}{{ fail "plan.configMap and plan.inline are both set: a pod has one plan" }}{{ end -}}
-{{- with .Values.plan.inline }}{{ if not (kindIs "map" (mustFromJson .)) }}{{ fail "plan.inline is not a JSON object" }}{{ end }}{{ end -}}
+{{- with .Values.plan.inline -}}
+{{- $problem := "" -}}
+{{- if hasPrefix "[" (trim .) -}}
+{{- range fromJsonArray . }}{{ if kindIs "string" . }}{{ $problem = . }}{{ end }}{{ end -}}
+{{- else -}}
+{{- $problem = dig "Error" "" (fromJson .) -}}
+{{- end -}}
+{{- if $problem }}{{ fail (printf "plan.inline is not the JSON of a plan: %s" $problem) }}{{ end -}}
+{{- end -}}
 {{- if and (eq .Values.seccomp.type "Localhost") (not .Values.seccomp.localhostProfile) }}{{ fail "seccomp.localhostProfile is empty: seccomp.type Localhost needs the name of the profile's file" }}{{ end -}}
 {{- if and (ne .Values.seccomp.type "Localhost") .Values.seccomp.localhostProfile }}{{ fail (printf "seccomp.localhostProfile is set, but seccomp.type is %s: it would be ignored" .Values.seccomp.type) }}{{ end -}}
-{{- if and (eq .Values.service.type "ClusterIP") (or .Values.service.externalTrafficPolicy .Values.service.loadBalancerClass) }}{{ fail "service.externalTrafficPolicy or service.loadBalancerClass is set, but service.type is ClusterIP" }}{{ end -}}
+{{- if and (eq .Values.service.type "ClusterIP") .Values.service.externalTrafficPolicy }}{{ fail "service.externalTrafficPolicy is set, but service.type is ClusterIP" }}{{ end -}}
+{{- if and (ne .Values.service.type "LoadBalancer") .Values.service.loadBalancerClass }}{{ fail (printf "service.loadBalancerClass is set, but service.type is %s" .Values.service.type) }}{{ end -}}
 {{- if and (eq .Values.service.ipFamilyPolicy "SingleStack") (gt (len .Values.service.ipFamilies) 1) }}{{ fail "service.ipFamilyPolicy is SingleStack, but service.ipFamilies names two families" }}{{ end -}}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}{{ fail "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled are both true: each pod would be scraped twice" }}{{ end -}}
 {{- if eq (int .Values.ports.api) (int .Values.ports.status) }}{{ fail (printf "ports.api and ports.status are both %d" (int .Values.ports.api)) }}{{ end -}}
