@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -154,4 +155,43 @@ func TestEmergencyStopAndTheLateImage(t *testing.T) {
 	// The flag is still set.
 	r.upgrade(with(r.values, oneMore(t, stop).values()))
 	r.upgraded(2, "v3", stop+1)
+}
+
+func TestPlanAndConfigsThatChangeUnderARunningPod(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, blockTime)
+	configs, followers := values{}, values{}
+	for _, version := range []string{"v0", "v1", "v2"} {
+		// One version writes beside its config.
+		text := faulty(t, version, "pinned_cache = "+fmt.Sprint(version == "v1"))
+		entry := func(role string) values {
+			return values{"inline": strings.Replace(text, `"auto"`, `"`+role+`"`, 1), "writableFolder": version == "v1"}
+		}
+		configs[version], followers[version] = entry("leader"), entry("replica")
+	}
+	mounted := strings.ReplaceAll(plan, `"config_path": "/opt/rollup/versions/`, `"config_path": "/etc/rollup/configs/`)
+	r.upgrade(with(r.base(localNetworkRelease(t)), values{
+		"configs": configs, "replicas": values{"configs": followers}, "plan": values{"inline": mounted},
+	}))
+	r.upgraded(2, "v2", 81)
+	before := r.pods()
+	for which, p := range before {
+		require.Equal(t, false, r.status(p)["plan_outdated"], which)
+	}
+
+	// Another plan for a running pod: it says so, and goes on.
+	changed := strings.Replace(mounted, `"start_height": 81`, `"start_height": 81, "stop_height": 1000000`, 1)
+	r.upgrade(with(r.values, values{"plan": values{"inline": changed}}))
+	for which := range before {
+		until(t, which+" sees another plan", func() bool { return r.status(r.pod(which))["plan_outdated"] == true }, func() any { return r.status(r.pod(which)) })
+		require.Equal(t, before[which].Metadata.UID, r.pod(which).Metadata.UID, which)
+	}
+
+	r.upgrade(with(r.values, values{"restartOnConfigChange": true}), "--wait")
+	r.upgraded(2, "v2", 100)
+	for which, p := range r.pods() {
+		require.NotEqual(t, before[which].Metadata.UID, p.Metadata.UID, which)
+		require.Equal(t, false, r.status(p)["plan_outdated"], which)
+		require.NotNil(t, r.status(p)["next_upgrade"], which)
+	}
 }
