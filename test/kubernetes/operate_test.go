@@ -212,8 +212,10 @@ func TestPrometheusScrapes(t *testing.T) {
 // scrapeConfig is what Prometheus Operator makes of a ServiceMonitor.
 func (r *rollup) scrapeConfig(monitor map[string]any) values {
 	endpoint := monitor["endpoints"].([]any)[0].(map[string]any)
-	relabel := []any{values{"source_labels": []any{"__meta_kubernetes_endpoint_port_name"}, "regex": endpoint["port"], "action": "keep"},
-		values{"source_labels": []any{"__meta_kubernetes_pod_name"}, "target_label": "pod"}}
+	relabel := []any{
+		values{"source_labels": []any{"__meta_kubernetes_endpoint_port_name"}, "regex": endpoint["port"], "action": "keep"},
+		values{"source_labels": []any{"__meta_kubernetes_pod_name"}, "target_label": "pod"},
+	}
 	for key, value := range monitor["selector"].(map[string]any)["matchLabels"].(map[string]any) {
 		label := strings.NewReplacer(".", "_", "/", "_", "-", "_").Replace(key)
 		relabel = append(relabel, values{"source_labels": []any{"__meta_kubernetes_service_label_" + label}, "regex": value, "action": "keep"})

@@ -173,7 +173,9 @@ func (r *rollup) kubectl(args ...string) string {
 func (r *rollup) remove() {
 	if r.t.Failed() {
 		for _, args := range [][]string{
-			{"get", "all,pvc", "-o", "wide"}, {"describe", "pods"}, {"get", "events", "--sort-by=.lastTimestamp"},
+			{"get", "all,pvc", "-o", "wide"},
+			{"describe", "pods"},
+			{"get", "events", "--sort-by=.lastTimestamp"},
 			{"logs", "--prefix", "--tail=40", "-l", "app.kubernetes.io/name=rollup"},
 			{"logs", "--prefix", "--tail=40", "--previous", "-l", "app.kubernetes.io/name=rollup"},
 		} {
