@@ -1,7 +1,6 @@
 package kubernetes
 
 import (
-	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -100,10 +99,11 @@ func TestGraceShorterThanTheMigrationHalts(t *testing.T) {
 	r.upgraded(2, "v2", 81)
 }
 
-func TestMigrationLongerThanThePatienceOfEveryProbe(t *testing.T) {
+// The migration takes longer than the patience of every probe.
+func TestMigrationOutlastsProbes(t *testing.T) {
 	t.Parallel()
-	for _, diagnostic := range []bool{false, true} {
-		t.Run(fmt.Sprintf("diagnostic %t", diagnostic), func(t *testing.T) {
+	for kind, diagnostic := range map[string]bool{"http": false, "exec": true} {
+		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			r := prepare(t, blockTime)
 			impatient := values{"initialDelaySeconds": 0, "periodSeconds": 2, "failureThreshold": 2}

@@ -60,15 +60,14 @@ func TestDrainWaitsForTheBudget(t *testing.T) {
 	r := elected(t)
 	before := r.pods()
 	// Nothing can start on the node until it is uncordoned, except what tolerates that: all other scenarios.
-	r.upgrade(with(r.values, values{"tolerations": []any{}}), "--wait")
+	r.upgrade(with(r.values, values{"tolerations": []any{}, "podLabels": values{"drained": "true"}}), "--wait")
 	r.upgraded(2, "v2", 90)
 	for which, p := range r.pods() {
 		require.NotEqual(t, before[which].Metadata.UID, p.Metadata.UID, which)
 	}
 	before = r.pods()
 	drain := func(timeout string) result {
-		return try(t, "", "kubectl", "drain", "node", "--pod-selector", "app.kubernetes.io/component=sequencer",
-			"--namespace", r.namespace, "--ignore-daemonsets", "--timeout", timeout)
+		return try(t, "", "kubectl", "drain", "node", "--pod-selector", "drained=true", "--timeout", timeout)
 	}
 	t.Cleanup(func() { must(t, "", "kubectl", "uncordon", "node") })
 	refused := drain("20s")
@@ -100,7 +99,7 @@ func TestWipedReplicaResyncs(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(r.dir("data-"+name+"-replicas-0"), "checkpoint.json"))
 	r.upgrade(with(r.values, scaled(1), values{"job": values{"enabled": false}}))
 	r.upgraded(2, "v2", 100)
-	require.Len(t, r.checkpoint("replicas-0").History, 3, "it has gone through all versions again")
+	r.history("replicas-0", 3) // it has gone through all versions again
 }
 
 func TestArbitraryUser(t *testing.T) {
@@ -239,7 +238,7 @@ func asList(value any) []any { list, _ := value.([]any); return list }
 // template renders the chart and returns one object of each kind.
 func (r *rollup) template(v values) map[string]map[string]any {
 	r.t.Helper()
-	text := must(r.t, toJSON(r.t, v), "helm", "-n", r.namespace, "template", name, chart(r.t), "-f", "-")
+	text := must(r.t, toJSON(r.t, v), "helm", "-n", r.namespace, "template", name, chart(r.t), "--kube-version", "1.34", "-f", "-")
 	objects := map[string]map[string]any{}
 	decoder := yaml.NewDecoder(strings.NewReader(text))
 	for {
@@ -273,7 +272,7 @@ func TestWhatThisClusterLacksIsAccepted(t *testing.T) {
 		"sequencer":     values{"replicaCount": 2, "readyRole": "any"},
 	})
 	for what, v := range map[string]values{"a ServiceMonitor": full, "a PodMonitor": with(full, values{"metrics": values{"serviceMonitor": values{"enabled": false}, "podMonitor": on}})} {
-		objects := must(t, toJSON(t, v), "helm", "-n", r.namespace, "template", name, chart(t), "-f", "-")
+		objects := must(t, toJSON(t, v), "helm", "-n", r.namespace, "template", name, chart(t), "--kube-version", "1.34", "-f", "-")
 		done := try(t, objects, "kubectl", "-n", r.namespace, "apply", "--dry-run=server", "-f", "-")
 		require.Zero(t, done.code, "%s: %s", what, done.both)
 		assert.NotContains(t, done.both, "Warning", "Pod Security, or something deprecated: "+what)

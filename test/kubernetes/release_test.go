@@ -57,6 +57,7 @@ func prepare(t *testing.T, blockTime time.Duration) *rollup {
 
 // namespaceOf makes a name of that of the test.
 func namespaceOf(t *testing.T) string {
+	t.Helper()
 	var out strings.Builder
 	for i, letter := range strings.TrimPrefix(t.Name(), "Test") {
 		switch {
@@ -68,8 +69,8 @@ func namespaceOf(t *testing.T) string {
 			out.WriteString(strings.ToLower(string(letter)))
 		}
 	}
-	text := strings.ReplaceAll(out.String(), "_", "-")
-	return strings.Trim(text[:min(len(text), 60)], "-")
+	require.LessOrEqual(t, out.Len(), 63, "the name of the test is too long for a namespace")
+	return strings.ReplaceAll(out.String(), "_", "-")
 }
 
 // volume makes a volume for a claim. It belongs to root, as a new disk does.
@@ -351,6 +352,13 @@ func (r *rollup) checkpoint(which string) checkpoint.Checkpoint {
 	var c checkpoint.Checkpoint
 	require.NoError(r.t, json.Unmarshal(text, &c))
 	return c
+}
+
+// history waits until the checkpoint of a pod, which follows what happens, has that many versions.
+func (r *rollup) history(which string, versions int) {
+	r.t.Helper()
+	until(r.t, fmt.Sprintf("%s has a history of %d versions", which, versions),
+		func() bool { return len(r.checkpoint(which).History) == versions }, func() any { return r.checkpoint(which) })
 }
 
 // verify checks, on each volume, that every migration ran once, and that no node or migration began while another had the
