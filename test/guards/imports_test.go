@@ -97,18 +97,19 @@ var rules = map[string]rule{
 	"compose/testnet":  {may: []string{"compose/network"}},
 	"compose/rehearse": {},
 
-	"test/charttest":         {},
-	"test/charttest/schemas": {},
 	"test/composetest":       {},
 	"test/dockertest":        {},
 	"test/guards":            {},
 	"test/logevents":         {},
 	"test/mutants":           {},
 	"test/ports":             {},
+	"test/companion":         {},
 	"test/program":           {},
 	"test/ptrace":            {},
 	"test/rehearsaltest":     {},
 	"test/simulation":        {may: []string{"sequencer", "sequencer/checkpoint"}},
+	"test/charttest":         {},
+	"test/charttest/schemas": {},
 }
 
 func TestImportsPointOneWay(t *testing.T) {

@@ -61,6 +61,7 @@ const (
 	planMoved
 	planMixedUp
 	planGrown
+	emergencyStop
 	planGrownInFront
 	patchRelease
 	binaryReplaced
@@ -150,6 +151,7 @@ const (
 	repairAnew
 	repairFiles
 	repairPlan
+	lateImage
 	repairLater
 	repairNeverAsk
 	halted
@@ -249,7 +251,7 @@ var faultNames = [faultCount]string{
 	planLate: "plan: deployed too late", planChanged: "plan: another stop height in time",
 	planLostFirst: "plan: first entry lost", planLostLast: "plan: last entry lost",
 	planLostMigration: "plan: migration lost", planGotMigration: "plan: migration added too late",
-	planMixedUp: "plan: binaries mixed up", planMoved: "plan: binaries moved", planGrown: "plan: grown after its end",
+	planMixedUp: "plan: binaries mixed up", planMoved: "plan: binaries moved", planGrown: "plan: grown after its end", emergencyStop: "operator: emergency stop",
 	planGrownInFront: "plan: entry inserted in front", patchRelease: "plan: patch release",
 	binaryReplaced: "binary replaced during a run",
 
@@ -294,7 +296,7 @@ var faultNames = [faultCount]string{
 
 	repairSet:     "operator: checkpoint set",
 	repairRestore: "operator: state restored", repairAnew: "operator: starts anew", repairFiles: "operator: files fixed",
-	repairPlan: "operator: plan put back", repairLater: "operator: the fork comes later",
+	repairPlan: "operator: plan put back", lateImage: "plan: late image after an emergency stop", repairLater: "operator: the fork comes later",
 	repairNeverAsk: "operator: node not asked any more", halted: "halted on an interrupted migration",
 
 	heightConfirmed: "log: height confirmed", cannotBeAsked: "log: node cannot be asked",

@@ -111,6 +111,11 @@ func (w *world) checkStart(e *entrypoint, c sequencer.Command) {
 		w.violate(oneProcess, "%s is started while the state is copied or exchanged", c.Path)
 	}
 	w.checkRetired(c)
+	for _, v := range w.plan.Versions[w.plan.End()+1:] {
+		if c.Path == v.Binary || c.Path == v.Migration {
+			w.violate(exactHeight, "%s is started, above the emergency stop at height %d", c.Path, w.plan.Brake)
+		}
+	}
 	w.checkHold(e, c)
 	if e.lockLost && e.lockLostAt.Before(time.Now()) {
 		w.violate(oneProcess, "%s is started %s after the lock file was removed", c.Path, time.Since(e.lockLostAt))
@@ -472,7 +477,7 @@ func (w *world) checkCheckpoint(c *checkpoint.Checkpoint) {
 	case c.VersionIndex == i && c.MigrationCompleted && stamp.Migration != checkpoint.MigrationCompleted:
 		w.violate(wholeFiles, "the checkpoint says that the migration has completed, and the stamp does not")
 	case before != nil && before.Phase == checkpoint.PhaseFinished: // a state may have been restored since
-	case c.Phase == checkpoint.PhaseFinished && !w.state.excused && w.state.height != w.plan.Versions[w.plan.Last()].Stop:
+	case c.Phase == checkpoint.PhaseFinished && !w.state.excused && w.state.height != w.plan.Versions[w.plan.End()].Stop:
 		w.violate(exactHeight, "the checkpoint says that the last version is complete at height %d", w.state.height)
 	}
 }
@@ -499,7 +504,7 @@ func (w *world) checkDisk() {
 // checkFinished looks when the sequence says that it is complete.
 func (w *world) checkFinished() {
 	w.sync()
-	s, last := &w.state, w.plan.Versions[w.plan.Last()]
+	s, last := &w.state, w.plan.Versions[w.plan.End()]
 	if last.Stop == 0 || s.height != last.Stop && !s.excused {
 		w.violate(exactHeight, "the sequence is finished at height %d, its last one is %d", s.height, last.Stop)
 	}
@@ -637,7 +642,7 @@ func (w *world) mismatch(e *entrypoint, cause sequencer.Cause) bool {
 	case sequencer.StateBelow:
 		return s.height+1 < v.Start
 	case sequencer.TooLate:
-		return s.height > v.Stop && (stamp.StopHeight == 0 || stamp.StopHeight > v.Stop)
+		return i > w.plan.End() || s.height > v.Stop && (stamp.StopHeight == 0 || stamp.StopHeight > v.Stop)
 	case sequencer.Overrun:
 		return s.height > v.Stop && stamp.StopHeight > 0 && stamp.StopHeight <= v.Stop
 	default:

@@ -261,7 +261,7 @@ func (w *world) afterRun(e *entrypoint) (repaired bool) {
 		e.die(false)
 	}
 	w.sync()
-	if e.finished && e.returned && e.err == nil && !w.grow() {
+	if e.finished && e.returned && e.err == nil && !w.continueFromStop() && !w.grow() {
 		w.goal = true
 		w.count(finished)
 	}

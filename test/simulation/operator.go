@@ -215,9 +215,13 @@ func (w *world) tooFar() bool {
 	return w.state.exists && i >= 0 && w.plan.Versions[i].Stop > 0 && w.state.height > w.plan.Versions[i].Stop
 }
 
-// backBelow is for a version that has passed its stop height: the state is restored from below it, or, if the network as a
+// backBelow is for a version that has passed its stop height: an emergency stop is removed; otherwise the state is restored from below it, or, if the network as a
 // whole forks later, the plan follows.
 func (w *world) backBelow() {
+	if w.plan.Brake > 0 {
+		w.putPlanBack()
+		return
+	}
 	i := w.index(w.state.format)
 	if w.sound(&w.good) && w.rng.IntN(2) == 0 || w.e.last != nil && w.e.last.overruns {
 		w.restore()

@@ -242,6 +242,8 @@ func (w *world) disturbPlan() bool {
 			j := (i + 1) % len(p.Versions)
 			p.Versions[i].Binary, p.Versions[j].Binary = p.Versions[j].Binary, p.Versions[i].Binary
 		})
+	case w.fault(emergencyStop, .04):
+		w.stopAt(first)
 	case i > 0 && w.fault(planRetired, .06):
 		w.retire(i)
 	case w.fault(planMoved, .01):
@@ -260,7 +262,7 @@ func (w *world) disturbPlan() bool {
 
 // changePlan deploys a plan that is a copy of the present one but for a change.
 func (w *world) changePlan(what string, change func(p *sequencer.Plan)) {
-	p := &sequencer.Plan{File: w.plan.File, Versions: append([]sequencer.Version(nil), w.plan.Versions...)}
+	p := &sequencer.Plan{File: w.plan.File, Versions: append([]sequencer.Version(nil), w.plan.Versions...), Brake: w.plan.Brake}
 	change(p)
 	w.plan = p
 	w.snapshot = nil
@@ -276,6 +278,34 @@ func (w *world) breakPlan(what string, change func(p *sequencer.Plan)) {
 	w.changePlan(what, change)
 	w.former = former
 	w.state.trusted = w.state.height
+}
+
+// stopAt sets an emergency stop, now and then by mistake below the state. first is the first height of its version.
+func (w *world) stopAt(first uint64) {
+	height := max(w.state.height, first) + w.rng.Uint64N(20)
+	if w.rng.IntN(4) == 0 {
+		height = 1 + w.rng.Uint64N(max(w.state.height, 1))
+	}
+	w.breakPlan(fmt.Sprintf("--stop-height %d", height), func(p *sequencer.Plan) { *p = *p.StoppedAt(height) })
+	if w.plan.Brake == 0 { // it changes nothing
+		w.former = nil
+	}
+}
+
+// continueFromStop is what people do at an emergency stop: the late image comes, or they change their minds. It reports
+// whether the sequence had ended at one.
+func (w *world) continueFromStop() bool {
+	height, i := w.plan.Brake, w.plan.End()
+	if height == 0 {
+		return false
+	}
+	w.putPlanBack()
+	if len(w.releases) < mostReleases && w.rng.IntN(2) == 0 {
+		w.count(lateImage)
+		w.deployStop(i, height, "the late image")
+		w.plan = w.plan.StoppedAt(height) // the flag is still there
+	}
+	return true
 }
 
 // putPlanBack deploys the plan from before it was broken.
