@@ -1,0 +1,281 @@
+package kubernetes
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+
+	"rollup-entrypoint/compose/network"
+	"rollup-entrypoint/test/dockertest"
+	"rollup-entrypoint/test/ports"
+)
+
+// leader is the pod that leads, or "".
+func (r *rollup) leader() string {
+	for _, node := range network.Read(r.t.Context(), r.nodes()).Nodes {
+		if node.Leads {
+			return node.Node
+		}
+	}
+	return ""
+}
+
+// elected is a release of two sequencers that choose their leader.
+func elected(t *testing.T) *rollup {
+	t.Helper()
+	r := prepare(t, blockTime)
+	r.upgrade(with(r.base(images{sequencer: localNetworkImage(t), replica: localNetworkImage(t)}), values{
+		"sequencer": values{"replicaCount": 2, "readyRole": "any"}, "replicas": values{"replicaCount": 0},
+	}))
+	r.upgraded(2, "v2", 81)
+	return r
+}
+
+func TestLeaderChange(t *testing.T) {
+	t.Parallel()
+	r := elected(t)
+	var old string
+	until(t, "one leads", func() bool { old = r.leader(); return old != "" }, func() any { return r.pods() })
+	r.kubectl("delete", "pod", name+"-"+old, "--wait=false")
+	until(t, "the other leads", func() bool { now := r.leader(); return now != "" && now != old }, func() any { return r.pods() })
+	r.upgraded(2, "v2", 100)
+	for which, p := range r.pods() {
+		require.Zero(t, p.restarts(), "%s: who becomes leader is restarted in place", which)
+	}
+}
+
+func TestDrainWaitsForTheBudget(t *testing.T) {
+	t.Parallel()
+	r := elected(t)
+	before := r.pods()
+	// Nothing can start on the node until it is uncordoned, except what tolerates that: all other scenarios.
+	r.upgrade(with(r.values, values{"tolerations": []any{}, "podLabels": values{"drained": "true"}}), "--wait")
+	r.upgraded(2, "v2", 90)
+	for which, p := range r.pods() {
+		require.NotEqual(t, before[which].Metadata.UID, p.Metadata.UID, which)
+	}
+	before = r.pods()
+	drain := func(timeout string) result {
+		return try(t, "", "kubectl", "drain", "node", "--pod-selector", "drained=true", "--timeout", timeout)
+	}
+	t.Cleanup(func() { must(t, "", "kubectl", "uncordon", "node") })
+	refused := drain("20s")
+	require.NotZero(t, refused.code, refused.both)
+	assert.Contains(t, refused.both, "would violate the pod's disruption budget")
+	gone := 0
+	for which, old := range before {
+		if r.pod(which).Metadata.UID != old.Metadata.UID {
+			gone++
+		}
+	}
+	require.Equal(t, 1, gone, "one pod is evicted, the other one waits for it")
+	must(t, "", "kubectl", "uncordon", "node")
+	r.upgraded(2, "v2", 100)
+}
+
+func TestWipedReplicaResyncs(t *testing.T) {
+	t.Parallel()
+	r := installed(t, blockTime)
+	scaled := func(count int) values { return values{"replicas": values{"replicaCount": count}} }
+	r.upgrade(with(r.values, scaled(0), values{"job": values{"enabled": true, "set": "replicas", "args": []any{"reset", "--yes"}}}))
+	until(t, "the command has run", func() bool {
+		var list struct {
+			Items []struct{ Status struct{ Succeeded int } }
+		}
+		read(t, "/apis/batch/v1/namespaces/"+r.namespace+"/jobs", &list)
+		return len(list.Items) == 1 && list.Items[0].Status.Succeeded == 1
+	}, func() any { return r.kubectl("get", "pods") })
+	require.NoFileExists(t, filepath.Join(r.dir("data-"+name+"-replicas-0"), "checkpoint.json"))
+	r.upgrade(with(r.values, scaled(1), values{"job": values{"enabled": false}}))
+	r.upgraded(2, "v2", 100)
+	r.history("replicas-0", 3) // it has gone through all versions again
+}
+
+func TestArbitraryUser(t *testing.T) {
+	t.Parallel()
+	const id = 1000690000
+	r := prepare(t, blockTime)
+	// What OpenShift gives a namespace: a user of its own, group 0, and a group for volumes.
+	r.upgrade(with(r.base(localNetworkRelease(t)), values{"podSecurityContext": values{"runAsUser": id, "runAsGroup": 0, "fsGroup": id}}))
+	r.upgraded(2, "v2", 81)
+	info, err := os.Stat(filepath.Join(r.dir("data-"+name+"-sequencer-0"), "checkpoint.json"))
+	require.NoError(t, err)
+	require.EqualValues(t, id, info.Sys().(*syscall.Stat_t).Uid)
+}
+
+func TestUserOfTheImage(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, blockTime)
+	// With no group for volumes, a volume has to belong to the user already.
+	for _, claim := range []string{"data-rollup-sequencer-0", "data-rollup-replicas-0"} {
+		require.NoError(t, os.Chown(r.dir(claim), user, 0))
+	}
+	r.upgrade(with(r.base(localNetworkRelease(t)), values{"podSecurityContext": values{
+		"runAsUser": nil, "runAsGroup": nil, "fsGroup": nil, "fsGroupChangePolicy": nil,
+	}}))
+	r.upgraded(2, "v2", 81)
+}
+
+func TestSharedProcessNamespace(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, blockTime)
+	r.upgrade(with(r.base(localNetworkRelease(t)), values{"shareProcessNamespace": true}))
+	r.upgraded(2, "v2", 81)
+	entrypoint, _ := r.status(r.pod("sequencer-0"))["entrypoint"].(map[string]any)
+	require.NotEqual(t, 1.0, entrypoint["pid"], "process 1 is the sandbox's")
+	p := r.pod("sequencer-0")
+	r.kubectl("delete", "pod", p.Metadata.Name)
+	r.upgraded(2, "v2", 100)
+	require.NotEqual(t, p.Metadata.UID, r.pod("sequencer-0").Metadata.UID)
+}
+
+// TestPrometheusScrapes has a real Prometheus do what the Prometheus Operator makes of the ServiceMonitor, with the rules of
+// the PrometheusRule.
+func TestPrometheusScrapes(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("prometheus"); err != nil {
+		dockertest.Missing(t, "prometheus is missing: .ci/kubernetes installs it")
+	}
+	r := installed(t, blockTime)
+	monitored := with(r.values, values{"metrics": values{"serviceMonitor": values{"enabled": true}, "prometheusRule": values{"enabled": true}}})
+	objects := r.template(monitored)
+	monitor, rules := objects["ServiceMonitor"], objects["PrometheusRule"]
+	require.NotNil(t, monitor)
+	require.NotNil(t, rules)
+	dir := t.TempDir()
+	write := func(file string, content any) {
+		text, err := json.Marshal(content) // JSON is YAML
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, file), text, 0o600))
+	}
+	write("rules.yml", rules["spec"])
+	write("prometheus.yml", values{
+		"global": values{"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": []any{"rules.yml"},
+		"scrape_configs": []any{r.scrapeConfig(monitor["spec"].(map[string]any))},
+	})
+	port := ports.Hold(t)
+	server := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
+	server.Stderr = os.Stderr
+	require.NoError(t, server.Start())
+	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	query := func(expression string) (found []string) {
+		var answer struct {
+			Data struct {
+				Result []struct{ Metric map[string]string }
+			}
+		}
+		ask(fmt.Sprintf("http://127.0.0.1:%d/api/v1/query?query=%s", port, expression), &answer)
+		for _, result := range answer.Data.Result {
+			found = append(found, result.Metric["pod"])
+		}
+		return found
+	}
+	until(t, "Prometheus has the height of each pod", func() bool {
+		return len(query(`entrypoint_height_blocks%7Bjob%3D%22rollup%22%7D`)) == 2 && len(query("up%3D%3D1")) == 2
+	}, func() any { return query("up") })
+	var health struct {
+		Data struct {
+			Groups []struct {
+				Rules []struct{ Name, Health, LastError, State string }
+			}
+		}
+	}
+	until(t, "all rules were evaluated", func() bool {
+		if !ask(fmt.Sprintf("http://127.0.0.1:%d/api/v1/rules", port), &health) {
+			return false
+		}
+		for _, group := range health.Data.Groups {
+			for _, rule := range group.Rules {
+				if rule.Health != "ok" {
+					return false
+				}
+			}
+		}
+		return len(health.Data.Groups) > 0
+	}, func() any { return health })
+	r.upgraded(2, "v2", 90)
+}
+
+// scrapeConfig is what Prometheus Operator makes of a ServiceMonitor.
+func (r *rollup) scrapeConfig(monitor map[string]any) values {
+	endpoint := monitor["endpoints"].([]any)[0].(map[string]any)
+	relabel := []any{
+		values{"source_labels": []any{"__meta_kubernetes_endpoint_port_name"}, "regex": endpoint["port"], "action": "keep"},
+		values{"source_labels": []any{"__meta_kubernetes_pod_name"}, "target_label": "pod"},
+	}
+	for key, value := range monitor["selector"].(map[string]any)["matchLabels"].(map[string]any) {
+		label := strings.NewReplacer(".", "_", "/", "_", "-", "_").Replace(key)
+		relabel = append(relabel, values{"source_labels": []any{"__meta_kubernetes_service_label_" + label}, "regex": value, "action": "keep"})
+	}
+	for _, rule := range asList(endpoint["relabelings"]) {
+		rule := rule.(map[string]any)
+		relabel = append(relabel, values{"target_label": rule["targetLabel"], "replacement": rule["replacement"]})
+	}
+	path, _ := endpoint["path"].(string)
+	return values{
+		"job_name": "rollup", "metrics_path": path, "relabel_configs": relabel,
+		"kubernetes_sd_configs": []any{values{
+			"role": "endpoints", "api_server": os.Getenv("API_SERVER"), "namespaces": values{"names": []any{r.namespace}},
+			"authorization": values{"credentials": os.Getenv("API_TOKEN")}, "tls_config": values{"insecure_skip_verify": true},
+		}},
+	}
+}
+
+func asList(value any) []any { list, _ := value.([]any); return list }
+
+// template renders the chart and returns one object of each kind.
+func (r *rollup) template(v values) map[string]map[string]any {
+	r.t.Helper()
+	text := must(r.t, toJSON(r.t, v), "helm", "-n", r.namespace, "template", name, chart(r.t), "--kube-version", "1.34", "-f", "-")
+	objects := map[string]map[string]any{}
+	decoder := yaml.NewDecoder(strings.NewReader(text))
+	for {
+		var object map[string]any
+		if decoder.Decode(&object) != nil {
+			return objects
+		}
+		if kind, ok := object["kind"].(string); ok {
+			objects[kind] = object
+		}
+	}
+}
+
+// What cannot run here is validated by the API server: a claim from a snapshot, a policy, monitors.
+func TestWhatThisClusterLacksIsAccepted(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, time.Hour)
+	kinds := []string{"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+	for _, kind := range kinds {
+		plural := strings.ToLower(kind) + "s"
+		apply(t, fmt.Sprintf(`{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: %s.monitoring.coreos.com}, spec: {
+			group: monitoring.coreos.com, scope: Namespaced, names: {kind: %s, plural: %[1]s}, versions: [{name: v1, served: true, storage: true,
+			schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]}}`, plural, kind))
+		must(t, "", "kubectl", "wait", "--for=condition=Established", "crd/"+plural+".monitoring.coreos.com")
+	}
+	on := values{"enabled": true}
+	full := with(r.base(localNetworkRelease(t)), values{
+		"storage":       values{"size": "2Gi", "dataSource": values{"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "before-v1"}},
+		"networkPolicy": values{"enabled": true, "apiFrom": []any{values{"podSelector": values{}}}, "statusFrom": []any{values{"namespaceSelector": values{}}}},
+		"metrics":       values{"serviceMonitor": on, "prometheusRule": on, "dashboard": on},
+		"sequencer":     values{"replicaCount": 2, "readyRole": "any"},
+	})
+	for what, v := range map[string]values{"a ServiceMonitor": full, "a PodMonitor": with(full, values{"metrics": values{"serviceMonitor": values{"enabled": false}, "podMonitor": on}})} {
+		objects := must(t, toJSON(t, v), "helm", "-n", r.namespace, "template", name, chart(t), "--kube-version", "1.34", "-f", "-")
+		done := try(t, objects, "kubectl", "-n", r.namespace, "apply", "--dry-run=server", "-f", "-")
+		require.Zero(t, done.code, "%s: %s", what, done.both)
+		assert.NotContains(t, done.both, "Warning", "Pod Security, or something deprecated: "+what)
+		require.Greater(t, len(strings.Split(done.out, "\n")), 8, strconv.Quote(done.out))
+	}
+}
