@@ -130,8 +130,8 @@ func TestEmergencyStopInALaterVersionLetsTheEarlierOnesUpgrade(t *testing.T) {
 	c.run(phase{
 		name: "to the stop", do: do(heights(25, 25), start()), exit: exits(0),
 		events: []event{stopIsSet("1", "12"), on("version completed", "version=0", "height=10"), on("sequence finished", "version=1", "height=12")},
-		trace: append([]string{"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10"}, anything),
-		state: "12 version 1 migrated@10", checkpoint: "1 finished migrated 0@10 1@12", stamp: "1 from 11 to 12 migrated",
+		trace:  append([]string{"start v0 stop=10", "exit v0 0 at 10", "asked v0 at 10"}, anything),
+		state:  "12 version 1 migrated@10", checkpoint: "1 finished migrated 0@10 1@12", stamp: "1 from 11 to 12 migrated",
 	})
 }
 
