@@ -94,7 +94,7 @@ whole, because one from a Secret and one from a ConfigMap are not one config. */
 {{- define "rollup.podSecurity" -}}
 runAsNonRoot: true
 {{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
-{{- $id := get $.Values.podSecurityContext $key }}
+{{- $id := index $.Values.podSecurityContext $key }}
 {{- if not (kindIs "invalid" $id) }}
 {{ $key }}: {{ int64 $id }}
 {{- end }}
