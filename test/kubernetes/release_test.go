@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -370,7 +371,8 @@ func (r *rollup) verify() {
 		entries, err := mockrollup.ReadJournal(state)
 		require.NoError(r.t, err)
 		require.NotEmpty(r.t, entries, which)
-		require.Nil(r.t, mockrollup.Overlap(entries), "two nodes on the volume of %s", which)
+		require.Nil(r.t, mockrollup.Overlap(entries), "a node found the state of %s locked", which)
+		require.Nil(r.t, outlived(entries), "two nodes on the volume of %s", which)
 		for _, entry := range r.checkpoint(which).History {
 			if entry.Migration == nil {
 				continue
@@ -392,6 +394,20 @@ func (r *rollup) verify() {
 	}
 }
 
+// outlived is the first line in a journal of a node or migration after another one has begun, or nil.
+func outlived(journal []mockrollup.Entry) *mockrollup.Entry {
+	newest := 0
+	for _, entry := range journal {
+		if entry.Event == mockrollup.EventStart {
+			newest = entry.PID
+		}
+		if entry.PID != newest {
+			return &entry
+		}
+	}
+	return nil
+}
+
 // client keeps no connection open: that could delay the end of a node.
 var client = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
@@ -411,4 +427,12 @@ func (r *rollup) mustHelm(args ...string) string {
 	done := r.helm(args...)
 	require.Zero(r.t, done.code, done.both)
 	return done.both
+}
+
+func TestJournalShowsTwoNodesAtOnce(t *testing.T) {
+	line := func(pid int, event string) mockrollup.Entry { return mockrollup.Entry{PID: pid, Event: event} }
+	first := []mockrollup.Entry{line(1, mockrollup.EventStart), line(1, mockrollup.EventReady)}
+	after := append(slices.Clone(first), line(1, mockrollup.EventExit), line(2, mockrollup.EventStart), line(2, mockrollup.EventExit))
+	require.Nil(t, outlived(after))
+	require.NotNil(t, outlived(append(slices.Clone(first), line(2, mockrollup.EventStart), line(1, mockrollup.EventExit))))
 }
