@@ -20,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"rollup-entrypoint/compose/network"
+	"rollup-entrypoint/test/companion"
 	"rollup-entrypoint/test/dockertest"
 	"rollup-entrypoint/test/ports"
 )
@@ -143,16 +144,14 @@ func TestSharedProcessNamespace(t *testing.T) {
 	require.NotEqual(t, p.Metadata.UID, r.pod("sequencer-0").Metadata.UID)
 }
 
-// TestPrometheusScrapes has a real Prometheus do what the Prometheus Operator makes of the ServiceMonitor, with the rules of
-// the PrometheusRule.
-func TestPrometheusScrapes(t *testing.T) {
-	t.Parallel()
+// prometheus starts one that scrapes the release, and gives its address.
+func (r *rollup) prometheus() string {
+	t := r.t
+	t.Helper()
 	if _, err := exec.LookPath("prometheus"); err != nil {
 		dockertest.Missing(t, "prometheus is missing: .ci/kubernetes installs it")
 	}
-	r := installed(t, blockTime)
-	monitored := with(r.values, values{"metrics": values{"serviceMonitor": values{"enabled": true}, "prometheusRule": values{"enabled": true}}})
-	objects := r.template(monitored)
+	objects := r.template(with(r.values, values{"metrics": values{"serviceMonitor": values{"enabled": true}, "prometheusRule": values{"enabled": true}}}))
 	monitor, rules := objects["ServiceMonitor"], objects["PrometheusRule"]
 	require.NotNil(t, monitor)
 	require.NotNil(t, rules)
@@ -167,19 +166,26 @@ func TestPrometheusScrapes(t *testing.T) {
 		"global": values{"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": []any{"rules.yml"},
 		"scrape_configs": []any{r.scrapeConfig(monitor["spec"].(map[string]any))},
 	})
-	port := ports.Hold(t)
-	server := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
+	address := fmt.Sprintf("127.0.0.1:%d", ports.Hold(t))
+	server := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
 	server.Stderr = os.Stderr
-	require.NoError(t, server.Start())
-	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	companion.Start(t, server)
+	return "http://" + address
+}
+
+// TestPrometheusScrapes has a real Prometheus do what the Prometheus Operator makes of the ServiceMonitor, with the rules of
+// the PrometheusRule.
+func TestPrometheusScrapes(t *testing.T) {
+	t.Parallel()
+	r := installed(t, blockTime)
+	server := r.prometheus()
 	query := func(expression string) (found []string) {
 		var answer struct {
 			Data struct {
 				Result []struct{ Metric map[string]string }
 			}
 		}
-		ask(fmt.Sprintf("http://127.0.0.1:%d/api/v1/query?query=%s", port, url.QueryEscape(expression)), &answer)
+		ask(server+"/api/v1/query?query="+url.QueryEscape(expression), &answer)
 		for _, result := range answer.Data.Result {
 			found = append(found, result.Metric["instance"])
 		}
@@ -199,7 +205,7 @@ func TestPrometheusScrapes(t *testing.T) {
 		}
 	}
 	until(t, "all rules were evaluated", func() bool {
-		if !ask(fmt.Sprintf("http://127.0.0.1:%d/api/v1/rules", port), &health) {
+		if !ask(server+"/api/v1/rules", &health) {
 			return false
 		}
 		for _, group := range health.Data.Groups {
