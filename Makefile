@@ -71,10 +71,10 @@ go_test = $(default_signals) go test -tags $(GO_TAGS)
 gotest = $(go_test) $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down rehearse compose-test docker-test chart chart-tools test all-tests covered-tests other-tests plain-tests bench-handoff bench-undo bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
+.PHONY: help build run bases image testnet-image testnet testnet-status testnet-down rehearse compose-test docker-test e2e-kubernetes e2e-ipv4 e2e-ipv6 chart chart-tools test all-tests covered-tests other-tests plain-tests bench-handoff bench-undo bench-healthcheck fuzz simulate mutants kill-matrix power-cuts hostile soak lint guards tools clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 build: ## build bin/entrypoint and bin/mock-rollup, static and stripped
 	$(go_build) -o bin/ ./cmd/...
@@ -140,6 +140,20 @@ chart: ## run the tests of the Helm chart, without a cluster: lint, schema, obje
 chart-tools: ## install helm and kubeconform, in the versions that CI uses
 	go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 	go install github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
+
+e2e-kubernetes: e2e-ipv4 e2e-ipv6 ## as root, run the tests of the chart on a real Kubernetes; .ci/kubernetes installs what they need
+
+# Scenarios mostly wait for blocks, so more of them than processors run at once.
+in_cluster = PATH="$$PATH:$$(go env GOPATH)/bin" test/kubernetes/cluster $(gotest) -count=1 -parallel 8 -timeout 40m
+e2e-ipv4 e2e-ipv6: export DOCKER_TESTS := 1
+e2e-ipv4 e2e-ipv6: export KUBERNETES_TESTS := 1
+e2e-ipv4:
+	$(in_cluster) ./test/kubernetes
+
+# A cluster in which nothing has an IPv4 address but loopback.
+e2e-ipv6: export FAMILY := ipv6
+e2e-ipv6:
+	$(in_cluster) -run '^TestIPv6' ./test/kubernetes
 
 test: $(if $(COVER),covered-tests other-tests,all-tests) $(if $(RACE),plain-tests) ## run all tests; RACE=1: with the race detector; COVER=1: count statements, fails below 90 % of a package
 

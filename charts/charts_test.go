@@ -98,6 +98,15 @@ func TestAlertsOfKubernetesAreWhatTheirTestsWant(t *testing.T) {
 	}
 }
 
+func TestEachAlertOfKubernetesIsDocumented(t *testing.T) {
+	page := read(t, "../docs/monitoring.md")
+	alerts := regexp.MustCompile(`(?m)^ +- alert: (\w+)$`).FindAllStringSubmatch(read(t, "rollup/files/kubernetes-rules.yml"), -1)
+	require.NotEmpty(t, alerts)
+	for _, alert := range alerts {
+		assert.Contains(t, page, "\n| `"+alert[1]+"` | ")
+	}
+}
+
 func compare(t *testing.T, path, want string) {
 	t.Helper()
 	if *update {

@@ -9,7 +9,7 @@ import (
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-const setUsage = "entrypoint checkpoint set -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) --version N [--migrated] [--complete] [--force] [--dry-run] [--json]"
+const setUsage = "entrypoint checkpoint set -c CONFIG (-f CHECKPOINT | --no-checkpoint-file) --version N [--migrated] [--complete] [--stop-height N] [--force] [--dry-run] [--json]"
 
 // setFlags are the flags of `checkpoint set`.
 type setFlags struct {

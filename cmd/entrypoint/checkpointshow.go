@@ -10,7 +10,7 @@ import (
 	"rollup-entrypoint/sequencer/checkpoint"
 )
 
-const showUsage = "entrypoint checkpoint show (-f CHECKPOINT | --no-checkpoint-file) [-c CONFIG] [--hold-file FILE] [--json]"
+const showUsage = "entrypoint checkpoint show (-f CHECKPOINT | --no-checkpoint-file) [-c CONFIG] [--stop-height N] [--hold-file FILE] [--json]"
 
 // checkpointShow prints checkpoint and stamp without taking a lock, so that it works beside a running sequence.
 func checkpointShow(flags *flagSet) func(p program) int {

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	planUsage       = "entrypoint plan -c CONFIG [-f CHECKPOINT | --no-checkpoint-file] [--ask] [--manifest FILE] [--hold-file FILE] [--json] [-- NODE ARGUMENTS]"
+	planUsage       = "entrypoint plan -c CONFIG [-f CHECKPOINT | --no-checkpoint-file] [--ask] [--stop-height N] [--manifest FILE] [--hold-file FILE] [--json] [-- NODE ARGUMENTS]"
 	planSchemaUsage = "entrypoint plan schema [manager|version]"
 )
 

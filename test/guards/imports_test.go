@@ -100,6 +100,8 @@ var rules = map[string]rule{
 	"test/composetest":       {},
 	"test/dockertest":        {},
 	"test/guards":            {},
+	"test/kubernetes":        {},
+	"test/kubernetes/pause":  {},
 	"test/logevents":         {},
 	"test/mutants":           {},
 	"test/ports":             {},

@@ -94,8 +94,9 @@ whole, because one from a Secret and one from a ConfigMap are not one config. */
 {{- define "rollup.podSecurity" -}}
 runAsNonRoot: true
 {{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
-{{- with get $.Values.podSecurityContext $key }}
-{{ $key }}: {{ int64 . }}
+{{- $id := index $.Values.podSecurityContext $key }}
+{{- if not (kindIs "invalid" $id) }}
+{{ $key }}: {{ int64 $id }}
 {{- end }}
 {{- end }}
 {{- with .Values.podSecurityContext.fsGroupChangePolicy }}
