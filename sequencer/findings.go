@@ -112,6 +112,7 @@ func lastKnown(state checkpoint.Presence, r record) Durable {
 }
 
 // CheckTooLate finds that the plan comes too late for a running rollup: the version that runs has passed its stop height.
+// Or too early: it is retired already.
 // name and start are those of that version, height is what its node reported last, in blocks.
 func CheckTooLate(plan *Plan, name string, start, height uint64) []Finding {
 	i := find(plan, checkpoint.Stamp{Name: name, StartHeight: start})
@@ -119,6 +120,11 @@ func CheckTooLate(plan *Plan, name string, start, height uint64) []Finding {
 		return []Finding{{WholePlan, SeverityError, fmt.Sprintf("the running version, %q from height %d, is not in %s", name, start, plan.File), "put it back into the plan as it was"}}
 	}
 	switch v := plan.Versions[i]; {
+	case v.Retired:
+		return []Finding{{
+			i, SeverityError, fmt.Sprintf("the running version, %q, is retired in %s: this image has no files of it", v.Name, plan.File),
+			"run an image that still has it until the running rollup has entered the next version",
+		}}
 	case braked(plan, i) && max(height, v.Start) > plan.Brake:
 		return []Finding{{i, SeverityError, fmt.Sprintf("the running rollup is at height %d, above --stop-height %d", max(height, v.Start), plan.Brake), "remove --stop-height, or raise it"}}
 	case v.Stop > 0 && height > v.Stop:

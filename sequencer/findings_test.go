@@ -213,6 +213,11 @@ func TestPlanThatComesTooLateForARunningRollupIsFound(t *testing.T) {
 		assert.Equal(t, SeverityError, found[0].Severity)
 		assert.NotEmpty(t, found[0].Next)
 	}
+	plan.Versions[0].Retired = true
+	found := CheckTooLate(plan, "v0", 0, 0)
+	require.Len(t, found, 1, "this image cannot run it")
+	assert.Contains(t, found[0].What, `the running version, "v0", is retired`)
+	assert.Empty(t, CheckTooLate(plan, "v1", 21, 30))
 }
 
 func touch(t *testing.T, path string) {

@@ -127,6 +127,7 @@ func (c *checked) look(config string, stopHeight uint64, manifest string, manife
 	}
 	c.plan = plan
 	inspection := preflight.New(plan)
+	inspection.Elsewhere = c.running != ""
 	if err := inspection.UseManifest(manifest, manifestGiven); err != nil {
 		c.findings = sequencer.FindingsOf(sequencer.WholePlan, err)
 	}

@@ -32,6 +32,8 @@ type Inspection struct {
 	UndoWanted bool
 	// Checkpoint is the checkpoint file, empty for none: it has the stamp if no config says where the state is.
 	Checkpoint string
+	// Elsewhere: the state is on a volume that is not here. A place without one is then no new chain.
+	Elsewhere bool
 	// verifier has the manifest, if there is one, and the digests.
 	verifier images.Verifier
 }
@@ -61,7 +63,7 @@ func (n *Inspection) All(path string) []sequencer.Finding {
 	ctx := context.Background()
 	var found, ofRecord []sequencer.Finding
 	first := 0
-	if storage, err := n.StateDir(); err == nil { // otherwise storage says what is wrong
+	if storage, err := n.StateDir(); err == nil && (!n.Elsewhere || !empty(path, storage)) { // otherwise storage says what is wrong
 		first, ofRecord = sequencer.CheckRecord(n.Plan, path, storage, n.Digest)
 	}
 	for i := range n.Plan.Versions {
@@ -72,6 +74,12 @@ func (n *Inspection) All(path string) []sequencer.Finding {
 		found = append(found, ofVersion...)
 	}
 	return slices.Concat(found, n.Shared(ctx, sequencer.Manifest), n.storage(), ofRecord, n.machine(path))
+}
+
+// empty reports whether there is neither a state nor a record of one.
+func empty(path, storage string) bool {
+	found, err := checkpoint.Read(path, storage)
+	return err == nil && found.State != checkpoint.StatePresent && found.Stamp == nil && found.Checkpoint == nil
 }
 
 func asWarnings(found []sequencer.Finding) []sequencer.Finding {

@@ -59,6 +59,10 @@ func TestRetiredVersionHasNoFilesToInspect(t *testing.T) {
 	}
 	require.Len(t, first, 1, "a new chain would need it")
 	assert.Contains(t, first[0], "there is no state, and version 0, which makes the first blocks, is retired")
+	n.Elsewhere = true
+	for _, f := range n.All("") {
+		assert.NotZero(t, f.Version, "%s: the state is elsewhere, and may be beyond it", f.What)
+	}
 	assert.Empty(t, filesOf(plan.Versions[0]))
 	assert.Contains(t, filesOf(sequencer.Version{Binary: "/b", Config: "/c", Before: []string{"/hook", "/no/file"}}), "/hook")
 	assert.NotContains(t, filesOf(sequencer.Version{Binary: "/b", Config: "/c", Before: []string{"/hook", "/no/file"}}), "/no/file")

@@ -1,6 +1,7 @@
 package charttest
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -217,9 +218,11 @@ configs:
 
 // A plan may be an array of versions, or an object.
 func TestInlinePlanIsPassedOnAsItIs(t *testing.T) {
-	for _, plan := range []string{`[{"rollup_binary": "a"}]`, `{"versions": []}`} {
-		o := render(t, "plan: {inline: '"+plan+"'}")
-		assert.Equal(t, plan+"\n", at(o.get(t, "ConfigMap", "test-rollup-plan"), "data", "manager.json"))
+	for _, plan := range []string{`[{"rollup_binary": "a"}]`, `{"versions": []}`, "  {\n \"versions\": []\n}\n"} {
+		quoted, err := json.Marshal(plan)
+		require.NoError(t, err)
+		o := render(t, "plan: {inline: "+string(quoted)+"}")
+		assert.Equal(t, plan, at(o.get(t, "ConfigMap", "test-rollup-plan"), "data", "manager.json"))
 	}
 }
 

@@ -132,6 +132,34 @@ stopHeight: 7
 	assert.Empty(t, render(t, "sequencer: {replicaCount: 0}").kind("Job"))
 }
 
+// A file that a version needs may be in a volume. A claim is that of the pod that runs.
+func TestCheckHasTheMoreVolumesThatAreNoClaims(t *testing.T) {
+	spec := podSpec(render(t, `
+extraVolumes: [{name: more, configMap: {name: m}}, {name: disk, persistentVolumeClaim: {claimName: d}}]
+extraVolumeMounts: [{name: more, mountPath: /more}, {name: disk, mountPath: /disk}]
+`).get(t, "Job", "test-rollup-check-sequencer"))
+	assert.Equal(t, []any{object{"name": "data", "emptyDir": object{}}, object{"name": "more", "configMap": object{"name": "m"}}}, spec["volumes"])
+	assert.Equal(t, []any{object{"name": "data", "mountPath": "/data"}, object{"name": "more", "mountPath": "/more"}}, at(spec, "containers", 0, "volumeMounts"))
+}
+
+// Helm permits names that are no text in YAML, or no name of a Service.
+func TestNameOfTheRelease(t *testing.T) {
+	for _, name := range []string{"true", "a.b", strings.Repeat("a", 53)} {
+		text, err := helm(t, "template", name, chart, "--kube-version", versions[1], "-f", named, "-f", valuesFile(t, "networkPolicy: {enabled: true}\nreplicas: {replicaCount: 2}"))
+		require.NoError(t, err)
+		out, err := kubeconform(t, versions[1], text)
+		require.NoError(t, err, out)
+		for _, o := range parse(t, text) {
+			assert.Equal(t, name, at(o, "metadata", "labels", "app.kubernetes.io/instance"))
+			if o["kind"] == "Service" || o["kind"] == "StatefulSet" {
+				assert.Regexp(t, "^[a-z][-a-z0-9]{0,51}$", at(o, "metadata", "name"), "its pods have a label with 11 more characters")
+			}
+		}
+	}
+	_, err := helm(t, "template", "1a", chart, "--kube-version", versions[1], "-f", named)
+	assert.ErrorContains(t, err, "): fullnameOverride is empty, and 1a-rollup")
+}
+
 func TestHelmTestAsksEachPod(t *testing.T) {
 	pod := render(t, "replicas: {replicaCount: 2}").get(t, "Pod", "test-rollup-test")
 	assert.Equal(t, "test", at(pod, "metadata", "annotations", "helm.sh/hook"))
@@ -148,9 +176,9 @@ func TestHelmTestAsksEachPod(t *testing.T) {
 }
 
 func TestJobRunsOnTheClaimOfOnePod(t *testing.T) {
-	o := render(t, "sequencer: {replicaCount: 0}\njob: {enabled: true, args: [checkpoint, set, --version, v1], ordinal: 3}")
+	o := render(t, "sequencer: {replicaCount: 0}\njob: {enabled: true, args: [checkpoint, set, --version, '1'], ordinal: 3}")
 	spec := podSpec(o.get(t, "Job", "test-rollup-job-1"))
-	assert.Equal(t, []any{"checkpoint", "set", "--version", "v1"}, at(spec, "containers", 0, "args"))
+	assert.Equal(t, []any{"checkpoint", "set", "--version", "1"}, at(spec, "containers", 0, "args"))
 	assert.Equal(t, "data-test-rollup-sequencer-3", at(spec, "volumes", 0, "persistentVolumeClaim", "claimName"))
 	o = render(t, "sequencer: {replicaCount: 0}\nstorage: {existingClaim: mine}\njob: {enabled: true, args: [height]}")
 	assert.Equal(t, "mine", at(podSpec(o.get(t, "Job", "test-rollup-job-1")), "volumes", 0, "persistentVolumeClaim", "claimName"))
@@ -221,6 +249,10 @@ func TestNotesSayHowToWatch(t *testing.T) {
 	assert.NotContains(t, text, "test-rollup-replicas")
 	assert.NotRegexp(t, regexp.MustCompile(`\n\n\n`), text)
 	assert.Contains(t, render("podManagementPolicy: OrderedReady"), "podManagementPolicy is OrderedReady")
+	both := render("replicas: {replicaCount: 1, podManagementPolicy: OrderedReady}")
+	assert.Contains(t, both, "podManagementPolicy is OrderedReady")
+	assert.Contains(t, both, "podManagementPolicy is Parallel")
+	assert.NotContains(t, render("replicas: {podManagementPolicy: OrderedReady}"), "OrderedReady", "it has no pod")
 	assert.Contains(t, render("stopHeight: 12345678"), "stopHeight 12345678.")
 	stopped := render("sequencer: {replicaCount: 0}\njob: {enabled: true, args: [checkpoint, show]}")
 	assert.Contains(t, stopped, "Every node is stopped")

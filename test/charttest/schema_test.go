@@ -177,7 +177,18 @@ func TestContradictionsNameTheKey(t *testing.T) {
 		"plan: {configMap: a}\nextraEnv: [{name: ENTRYPOINT_CONFIG, value: /a}]":    "extraEnv: ENTRYPOINT_CONFIG is set by plan",
 		"extraArgs: [--listen=127.0.0.1:1]":                                         "extraArgs: --listen is set by ports.status",
 		"extraArgs: [--stop-timeout, 10s]":                                          "extraArgs: --stop-timeout is set by stopSeconds",
-		"extraArgs: [--]":                                                           "extraArgs: -- begins the node's arguments",
+		"labels: {app.kubernetes.io/component: a}":                                  "labels: app.kubernetes.io/component is set by the chart",
+		"metrics: {podMonitor: {labels: {app.kubernetes.io/name: a}}}":              "metrics.podMonitor.labels: app.kubernetes.io/name is set by the chart",
+		"podLabels: {app.kubernetes.io/version: a}":                                 "podLabels: app.kubernetes.io/version is set by the chart",
+		"podAnnotations: {checksum/config: a}":                                      "podAnnotations: checksum/config is set by the chart",
+		"configs: {v1.2: {secret: a}, v1-2: {secret: b}}":                           "configs: two of the names v1-2, v1.2 make the same volume",
+		"configs: {v0: {secret: a, writableFolder: true}, v0-folder: {secret: b}}":  "configs: two of the names v0, v0-folder make the same volume",
+		"replicas: {extraVolumes: [{name: data, emptyDir: {}}]}":                    "extraVolumes: data is the name of a volume of the chart",
+		"configs: {v0: {secret: a}}\nextraVolumes: [{name: config-v0}]":             "extraVolumes: config-v0 is the name of a volume of the chart",
+		"extraArgs: [-c, /a]":                                                       "extraArgs: -c is not for run alone",
+		"extraArgs: [--manifest=/a]":                                                "extraArgs: --manifest is not for run alone",
+		"storage: {existingClaim: a}\nsequencer: {replicaCount: 0}\njob: {enabled: true, args: [height], ordinal: 1}": "job.ordinal is 1",
+		"extraArgs: [--]": "extraArgs: -- begins the node's arguments",
 	} {
 		_, err := template(t, "-f", valuesFile(t, values))
 		assert.ErrorContains(t, err, "): "+want, values)

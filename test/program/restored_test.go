@@ -202,3 +202,36 @@ func TestFinishedSequenceGoesOnWithAPlanThatHasGrown(t *testing.T) {
 		checkpoint: "1 running migrated 0@10", stamp: "1 from 11 to 20 migrated", state: "13 version 1 migrated@10",
 	})
 }
+
+// A hook asks from a place without the state: v0, which the running rollup is through with, is not needed there.
+func TestCheckOfARunningRollupNeedsNoRetiredVersion(t *testing.T) {
+	t.Parallel()
+	c := served(t, version{stop: 10}, version{})
+	elsewhere := newChain(t, version{stop: 10}, version{stop: 20}, version{})
+	check := func(retired int, args ...string) (int, string) {
+		entries := elsewhere.entries()
+		for i := range retired {
+			delete(entries[i], "rollup_binary")
+			delete(entries[i], "config_path")
+			entries[i]["name"], entries[i]["retired"] = fmt.Sprintf("v%d", i), true
+		}
+		text, err := json.Marshal(entries)
+		require.NoError(t, err)
+		file := filepath.Join(elsewhere.dir, fmt.Sprintf("retired-%d.json", retired))
+		require.NoError(t, os.WriteFile(file, text, 0o644))
+		code, out, errs := c.command(append([]string{"check", "-c", file}, args...)...)
+		return code, strings.Join(strings.Fields(out+errs), " ")
+	}
+	c.run(phase{name: "to v1", do: do(heights(13, 13), start()), events: []event{on("height known", "version=1")}, trace: []string{anything}, state: "13 version 0"})
+	c.awaitStatus("height 13", atHeight13)
+	running := "--running=http://" + c.statusAddress
+	code, out := check(1, running)
+	assert.Zero(t, code, out)
+	code, out = check(1)
+	assert.Equal(t, 78, code)
+	assert.Contains(t, out, "there is no state, and version 0, which makes the first blocks, is retired")
+	code, out = check(2, running)
+	assert.Equal(t, 78, code)
+	assert.Contains(t, out, `the running version, "v1", is retired in `)
+	c.run(phase{name: "stop", do: send(syscall.SIGTERM), exit: exits(0), trace: []string{anything}})
+}

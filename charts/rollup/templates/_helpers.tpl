@@ -4,17 +4,17 @@ and a hash: of the 63 characters that a label may have, 42 are left. */}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
-{{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 42 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 42 | trimSuffix "-" -}}
+{{- /* A release may have a dot in its name, and a Service may not. */ -}}
+{{- contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) | replace "." "-" | trunc 42 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* What selects the objects of this release. It never changes: a StatefulSet's selector cannot. */}}
+{{/* What selects the objects of this release. It never changes: a StatefulSet's selector cannot. A release may be called
+123 or true. */}}
 {{- define "rollup.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Labels of every object, but not of pods: the chart's version is one of them. */}}
@@ -273,8 +273,8 @@ ipFamilies:
 {{/* The labels of a pod that runs one command. They are not those of a node's pod, so no
 Service and no budget counts it. */}}
 {{- define "rollup.commandLabels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 55 | trimSuffix "-" }}-command
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}-command
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* The resources of SET. What a container may use of memory is also reserved for it. */}}
@@ -304,8 +304,7 @@ kind: ConfigMap
 metadata:
   {{- include "rollup.metadata" (list $root "plan" (printf "%s-plan" $prefix) dict $annotations) | nindent 2 }}
 data:
-  manager.json: |
-    {{- . | nindent 4 }}
+  {{- dict "manager.json" . | toYaml | nindent 2 }}
 {{- end }}
 {{- range $component := list "sequencer" "replicas" }}
 {{- $set := dict }}
