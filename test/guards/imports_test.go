@@ -110,6 +110,8 @@ var rules = map[string]rule{
 	"test/simulation":        {may: []string{"sequencer", "sequencer/checkpoint"}},
 	"test/charttest":         {},
 	"test/charttest/schemas": {},
+	"test/kubernetes":        {},
+	"test/kubernetes/pause":  {},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
