@@ -100,6 +100,8 @@ var rules = map[string]rule{
 	"test/composetest":       {},
 	"test/dockertest":        {},
 	"test/guards":            {},
+	"test/kubernetes":        {},
+	"test/kubernetes/pause":  {},
 	"test/logevents":         {},
 	"test/mutants":           {},
 	"test/ports":             {},
@@ -110,8 +112,6 @@ var rules = map[string]rule{
 	"test/simulation":        {may: []string{"sequencer", "sequencer/checkpoint"}},
 	"test/charttest":         {},
 	"test/charttest/schemas": {},
-	"test/kubernetes":        {},
-	"test/kubernetes/pause":  {},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
