@@ -1,14 +1,9 @@
 package kubernetes
 
 import (
-	"encoding/json"
 	"fmt"
-	"net"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,9 +15,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"rollup-entrypoint/compose/network"
-	"rollup-entrypoint/test/companion"
-	"rollup-entrypoint/test/dockertest"
-	"rollup-entrypoint/test/ports"
 )
 
 // leader is the pod that leads, or "".
@@ -142,139 +134,6 @@ func TestSharedProcessNamespace(t *testing.T) {
 	r.kubectl("delete", "pod", p.Metadata.Name)
 	r.upgraded(2, "v2", 100)
 	require.NotEqual(t, p.Metadata.UID, r.pod("sequencer-0").Metadata.UID)
-}
-
-// prometheus starts one that scrapes the release, and gives its address.
-func (r *rollup) prometheus() string {
-	t := r.t
-	t.Helper()
-	if _, err := exec.LookPath("prometheus"); err != nil {
-		dockertest.Missing(t, "prometheus is missing: .ci/kubernetes installs it")
-	}
-	objects := r.template(with(r.values, values{"metrics": values{"serviceMonitor": values{"enabled": true}, "prometheusRule": values{"enabled": true}}}))
-	monitor, rules := objects["ServiceMonitor"], objects["PrometheusRule"]
-	require.NotNil(t, monitor)
-	require.NotNil(t, rules)
-	dir := t.TempDir()
-	write := func(file string, content any) {
-		text, err := json.Marshal(content) // JSON is YAML
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join(dir, file), text, 0o600))
-	}
-	write("rules.yml", rules["spec"])
-	write("prometheus.yml", values{
-		"global": values{"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": []any{"rules.yml"},
-		"scrape_configs": []any{r.scrapeConfig(monitor["spec"].(map[string]any))},
-	})
-	address := fmt.Sprintf("127.0.0.1:%d", ports.Hold(t))
-	server := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
-	server.Stderr = os.Stderr
-	companion.Start(t, server)
-	return "http://" + address
-}
-
-// TestPrometheusScrapes has a real Prometheus do what the Prometheus Operator makes of the ServiceMonitor, with the rules of
-// the PrometheusRule.
-func TestPrometheusScrapes(t *testing.T) {
-	t.Parallel()
-	r := installed(t, blockTime)
-	server := r.prometheus()
-	query := func(expression string) (found []string) {
-		var answer struct {
-			Data struct {
-				Result []struct{ Metric map[string]string }
-			}
-		}
-		ask(server+"/api/v1/query?query="+url.QueryEscape(expression), &answer)
-		for _, result := range answer.Data.Result {
-			found = append(found, result.Metric["instance"])
-		}
-		return found
-	}
-	want := []string{r.namespace + "/rollup-replicas-0", r.namespace + "/rollup-sequencer-0"}
-	until(t, "Prometheus has the height of each pod", func() bool {
-		found := query(`entrypoint_height_blocks{job="rollup"}`)
-		slices.Sort(found)
-		return slices.Equal(want, found)
-	}, func() any { return query("up") })
-	var health struct {
-		Data struct {
-			Groups []struct {
-				Rules []struct{ Name, Health, LastError, State string }
-			}
-		}
-	}
-	until(t, "all rules were evaluated", func() bool {
-		if !ask(server+"/api/v1/rules", &health) {
-			return false
-		}
-		for _, group := range health.Data.Groups {
-			for _, rule := range group.Rules {
-				if rule.Health != "ok" {
-					return false
-				}
-			}
-		}
-		return len(health.Data.Groups) > 0
-	}, func() any { return health })
-	r.upgraded(2, "v2", 90)
-}
-
-// scrapeConfig is what Prometheus Operator makes of a ServiceMonitor. The targets are those of a Service, which are looked
-// up here because Debian's Prometheus cannot ask Kubernetes.
-func (r *rollup) scrapeConfig(monitor map[string]any) values {
-	r.t.Helper()
-	endpoint := monitor["endpoints"].([]any)[0].(map[string]any)
-	var labels []string
-	for key, value := range monitor["selector"].(map[string]any)["matchLabels"].(map[string]any) {
-		labels = append(labels, key+"="+value.(string))
-	}
-	var services struct {
-		Items []struct{ Metadata struct{ Name string } }
-	}
-	read(r.t, "/api/v1/namespaces/"+r.namespace+"/services?labelSelector="+url.QueryEscape(strings.Join(labels, ",")), &services)
-	require.Len(r.t, services.Items, 1, "the ServiceMonitor selects one Service: %s", labels)
-	var list struct {
-		Items []struct {
-			Endpoints []struct {
-				Addresses []string
-				TargetRef struct{ Namespace, Name string }
-			}
-			Ports []struct {
-				Name string
-				Port int
-			}
-		}
-	}
-	read(r.t, "/apis/discovery.k8s.io/v1/namespaces/"+r.namespace+"/endpointslices?labelSelector="+
-		url.QueryEscape("kubernetes.io/service-name="+services.Items[0].Metadata.Name), &list)
-	var targets []any
-	for _, slice := range list.Items {
-		for _, port := range slice.Ports {
-			if port.Name != endpoint["port"] {
-				continue
-			}
-			for _, pod := range slice.Endpoints {
-				targets = append(targets, values{
-					"targets": []any{net.JoinHostPort(pod.Addresses[0], strconv.Itoa(port.Port))},
-					"labels":  values{"__meta_kubernetes_namespace": pod.TargetRef.Namespace, "__meta_kubernetes_pod_name": pod.TargetRef.Name},
-				})
-			}
-		}
-	}
-	var relabel []any
-	names := map[string]string{"targetLabel": "target_label", "sourceLabels": "source_labels"}
-	for _, rule := range endpoint["relabelings"].([]any) {
-		renamed := values{}
-		for key, value := range rule.(map[string]any) {
-			if names[key] != "" {
-				key = names[key]
-			}
-			renamed[key] = value
-		}
-		relabel = append(relabel, renamed)
-	}
-	return values{"job_name": "operator", "metrics_path": endpoint["path"], "static_configs": targets, "relabel_configs": relabel}
 }
 
 // template renders the chart and returns one object of each kind.
