@@ -62,10 +62,18 @@ func terminationOf(flags *flagSet) terminationFile {
 	return terminationFile{path: path, asked: path != kubernetesTermination}
 }
 
-// notForTermination says why the file of the message cannot have this name; nil if it can.
+// notForTermination says why the file of the message cannot have this name; nil if it can. Where there is no checkpoint or
+// stamp yet, the message would be taken for one.
 func notForTermination(file, checkpointFile string) error {
-	if file != "" && checkpointFile != "" && sameName(file, checkpointFile) {
+	if file == "" {
+		return nil
+	}
+	file = checkpoint.ResolveLinks(file)
+	switch {
+	case checkpointFile != "" && sameName(file, checkpoint.ResolveLinks(checkpointFile)):
 		return errors.New("--termination-log and --checkpoint-file name the same file: use two different files")
+	case filepath.Base(file) == checkpoint.StampFile:
+		return fmt.Errorf("--termination-log has the name of the stamp in the state, %s: give the message another name", checkpoint.StampFile)
 	}
 	return nil
 }
@@ -84,10 +92,9 @@ func terminationOfMistake(flags *flagSet) terminationFile {
 	record := checkpointOf(flags)
 	named, _ := flags.value("checkpoint-file")
 	hold, _ := flags.value("hold-file")
-	for _, other := range []string{record, named, holdFile(record, hold)} {
-		if other != "" && t.path != "" && sameName(checkpoint.ResolveLinks(t.path), checkpoint.ResolveLinks(other)) {
-			return terminationFile{}
-		}
+	isHold := notForHold(holdFile(record, hold), "", t.path) != nil
+	if isHold || notForTermination(t.path, named) != nil || notForTermination(t.path, record) != nil {
+		return terminationFile{}
 	}
 	return t
 }

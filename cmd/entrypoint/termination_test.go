@@ -109,6 +109,7 @@ func TestTerminationFileIsFoundBehindAMistake(t *testing.T) {
 		{[]string{"--no-such-flag", "--termination-log", "file", "--hold-file", "file"}, ""},
 		{[]string{"--no-such-flag", "--termination-log", "dir/hold", "-f", "dir/c.json"}, ""},
 		{[]string{"--termination-log", "file", "--hold-file", "file"}, ""},
+		{[]string{"--no-such-flag", "--termination-log", "state/rollup-version.json"}, ""},
 	} {
 		flags := newFlags("run", runUsage)
 		(&runFlags{}).register(flags)

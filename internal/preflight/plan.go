@@ -22,5 +22,5 @@ func WatchPlan(load func() (*sequencer.Plan, error), plan *sequencer.Plan, repor
 // planOutdated compares what the plans mean: another layout of the text is no other plan.
 func planOutdated(load func() (*sequencer.Plan, error), plan *sequencer.Plan) bool {
 	now, err := load()
-	return err != nil || !reflect.DeepEqual(now.Versions, plan.Versions)
+	return err != nil || !reflect.DeepEqual(now, plan)
 }

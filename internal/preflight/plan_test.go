@@ -1,12 +1,14 @@
 package preflight
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"rollup-entrypoint/sequencer"
 )
@@ -94,4 +96,34 @@ func TestPlanWithAnEmergencyStopIsNotOutdated(t *testing.T) {
 	plan, err := stopped()
 	require.NoError(t, err)
 	assert.False(t, planOutdated(stopped, plan))
+
+	folder{"manager.json": `[{"rollup_binary": "a", "config_path": "a.toml"}]`}.write(t, dir)
+	plan, err = stopped()
+	require.NoError(t, err)
+	folder{"manager.json": `[{"rollup_binary": "a", "config_path": "a.toml", "stop_height": 5}]`}.write(t, dir)
+	assert.True(t, planOutdated(stopped, plan), "the plan itself ends there now")
+}
+
+// What is in the place of the plan must not keep the watch waiting, nor fill the memory.
+func TestPlanWhoseFileIsNoneIsOutdated(t *testing.T) {
+	for name, replace := range map[string]func(path string) error{
+		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o644) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o755) },
+		"a terabyte": func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<40))
+		},
+		"a link to itself": func(path string) error { return os.Symlink(path, path) },
+		"a device":         func(path string) error { return os.Symlink("/dev/zero", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "manager.json")
+			folder{"manager.json": twoVersions}.write(t, dir)
+			plan, err := sequencer.LoadPlan(path)
+			require.NoError(t, err)
+			require.NoError(t, os.Remove(path))
+			require.NoError(t, replace(path))
+			assert.True(t, planOutdated(from(path), plan))
+		})
+	}
 }
