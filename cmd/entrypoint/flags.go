@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -191,3 +192,19 @@ func (w *wordList) Set(text string) error {
 
 // Type is that of pflag.
 func (w *wordList) Type() string { return "stringSlice" }
+
+// blocks is a flag whose value is a height or a number of blocks, in decimal. For pflag 0220 would be the octal 144.
+type blocks uint64
+
+// String gives the number as it is given.
+func (b *blocks) String() string { return strconv.FormatUint(uint64(*b), 10) }
+
+// Set takes a number.
+func (b *blocks) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 64)
+	*b = blocks(n)
+	return err //nolint:wrapcheck // wanted says what is wrong
+}
+
+// Type is that of pflag.
+func (b *blocks) Type() string { return "uint64" }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestStrayVariablesAreToldApartFromForeignOnes(t *testing.T) {
@@ -30,4 +31,17 @@ func TestStrayVariablesAreToldApartFromForeignOnes(t *testing.T) {
 		`ENTRYPOINT_Config is not a setting (did you mean "ENTRYPOINT_CONFIG"?)`,
 		`ENTRYPOINT_STOPTIMEOUT is not a setting (did you mean "ENTRYPOINT_STOP_TIMEOUT"?)`,
 	}, strayEnvironment(flags))
+}
+
+func TestHeightIsDecimal(t *testing.T) {
+	var height uint64
+	flags := newFlags("run", "")
+	registerStopHeight(flags, &height)
+	require.NoError(t, flags.parse([]string{"--stop-height=0220"}))
+	assert.Equal(t, uint64(220), height)
+	for _, wrong := range []string{"", "0x220", "1_000", "-1", "1.5", "18446744073709551616"} {
+		flags := newFlags("run", "")
+		registerStopHeight(flags, &height)
+		assert.EqualError(t, flags.parse([]string{"--stop-height=" + wrong}), "--stop-height: want a whole number within its range", wrong)
+	}
 }

@@ -62,7 +62,7 @@ func (f *recordFlags) settle(flags *flagSet) bool {
 
 // registerStopHeight is for the commands that say what follows from a plan, or do it.
 func registerStopHeight(flags *flagSet, height *uint64) {
-	flags.Uint64Var(height, "stop-height", 0, "emergency stop: end the version that makes block `N` there, and start nothing after it, unless the plan ends it there itself (0: none)")
+	flags.Var((*blocks)(height), "stop-height", "emergency stop: end the version that makes block `N` there, and start nothing after it, unless the plan ends it there itself (0: none)")
 }
 
 // load reads the plan, with the emergency stop.

@@ -48,7 +48,7 @@ func (f *runFlags) register(flags *flagSet) {
 	f.recordFlags.register(flags)
 	registerStopHeight(flags, &f.stopHeight)
 	registerHoldFile(flags, &f.hold)
-	flags.Uint64Var(&f.slack, "height-slack", 0, "for a node that cannot be asked: count exit 0 at most `BLOCKS` below the stop height as complete, as sov-rollup-manager does (off unless given)")
+	flags.Var((*blocks)(&f.slack), "height-slack", "for a node that cannot be asked: count exit 0 at most `BLOCKS` below the stop height as complete, as sov-rollup-manager does (off unless given)")
 	f.undo.register(flags)
 	flags.UintVar(&f.restarts, "restarts", defaultRestarts, "restart a node that exits 0 below its stop height, at most `N` times in ten minutes")
 	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "kill a process, and what it left behind, `DURATION` after asking it to stop (0: never; SIGKILL can damage the state)")
