@@ -152,7 +152,7 @@ func TestFileSystemThatCannotLockDirectoriesIsNamed(t *testing.T) {
 // What took the lock of a directory may be hidden from this user, or its pid may be another process's by now.
 func TestRecordOfADeadEntrypointCountsBeforeTheLockOfTheDirectory(t *testing.T) {
 	dir := t.TempDir()
-	path, storage, gone := filepath.Join(dir, "checkpoint.json"), filepath.Join(dir, "state"), endedPid(t)
+	path, storage, gone := filepath.Join(dir, "checkpoint.json"), filepath.Join(dir, "state"), endedPid
 	require.NoError(t, os.Mkdir(storage, 0o700))
 	node, err := lifeOf(startCat(t, nil).Process.Pid)
 	require.NoError(t, err)
@@ -234,7 +234,7 @@ func TestChildRecordSaysNothingAboutAnotherProcess(t *testing.T) {
 func TestChildThatHasEndedIsNotRecorded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "checkpoint.json")
 	store := openStore(t, path)
-	require.NoError(t, store.NoteChild(endedPid(t)))
+	require.NoError(t, store.NoteChild(endedPid))
 	assert.Nil(t, recordOf(t, path).Child)
 	zombie := exec.Command("true")
 	require.NoError(t, zombie.Start())
@@ -283,7 +283,7 @@ func TestLockFileIsReadableAtEachMoment(t *testing.T) {
 // What somebody locks that only looks must not make an entrypoint give up.
 func TestLookAtALockIsNoHolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "checkpoint.json")
-	ended := written(t, func(r *lockRecord) { r.Pid = endedPid(t) })
+	ended := written(t, func(r *lockRecord) { r.Pid = endedPid })
 	require.NoError(t, os.WriteFile(path+".lock", []byte(ended), 0o600))
 	look, err := os.Open(path + ".lock")
 	require.NoError(t, err)
@@ -389,7 +389,7 @@ func TestNodeThatLeftItsGroupIsFoundByItsEnvironment(t *testing.T) {
 	node.Env = append(os.Environ(), store.Marker())
 	require.NoError(t, node.Start())
 	t.Cleanup(func() { _ = node.Process.Kill(); _ = node.Wait() })
-	require.NoError(t, store.NoteChild(endedPid(t)))
+	require.NoError(t, store.NoteChild(endedPid))
 	require.NoError(t, store.Close())
 	for _, checkpoint := range []string{path, path + ".other", ""} {
 		_, err := Open(checkpoint, storage)

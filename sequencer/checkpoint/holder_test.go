@@ -84,7 +84,7 @@ func TestHolderAsOthersSeeIt(t *testing.T) {
 
 	child := startCat(t, store.LockFiles()).Process.Pid
 	r := recordOf(t, dir+"/checkpoint.json")
-	r.Pid = endedPid(t)
+	r.Pid = endedPid
 	require.NoError(t, r.write(store.lock))
 	require.NoError(t, store.Close())
 	gone, gone2 := fmt.Sprintf("%d true [{%d cat}]", r.Pid, child), fmt.Sprintf("0 true [{%d cat}]", child)

@@ -41,13 +41,8 @@ func refusedStore(t *testing.T, path string) *LockHeldError {
 	return held
 }
 
-// endedPid is the pid of a process that has ended.
-func endedPid(t *testing.T) int {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "true")
-	require.NoError(t, cmd.Run())
-	return cmd.Process.Pid
-}
+// endedPid is a pid that no process has: PID_MAX_LIMIT of the kernel. That of a process that has ended may be used again.
+const endedPid = 1 << 22
 
 func TestSecondStoreIsRefusedWithTheHolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "checkpoint.json")
@@ -106,7 +101,7 @@ func written(t *testing.T, change func(*lockRecord)) string {
 func TestHolderIsKnownToBeGoneOnlyWhereItsPidMeansSomething(t *testing.T) {
 	host, err := os.Hostname()
 	require.NoError(t, err)
-	gone, parent := endedPid(t), os.Getppid()
+	gone, parent := endedPid, os.Getppid()
 	for _, test := range []struct {
 		name, text string
 		want       LockHeldError // without Path and Left
@@ -178,7 +173,7 @@ func startCat(t *testing.T, files []*os.File) *exec.Cmd {
 func TestHolderInAnotherContainerIsNotJudged(t *testing.T) {
 	host, err := os.Hostname()
 	require.NoError(t, err)
-	gone := endedPid(t)
+	gone := endedPid
 	inContainer := func(host string) string {
 		return written(t, func(r *lockRecord) { r.Pid, r.Host, r.PidNamespace = gone, host, "pid:[1]" })
 	}
@@ -324,7 +319,7 @@ func ourCommand(t *testing.T) string {
 // Any program can lock the file, and only what an entrypoint wrote shows that one did.
 func TestLockOfAnotherProgramIsNotCalledAnEntrypoints(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "checkpoint.json")
-	for name, text := range map[string]string{"empty": "", "of an entrypoint that has ended": written(t, func(r *lockRecord) { r.Pid = endedPid(t) })} {
+	for name, text := range map[string]string{"empty": "", "of an entrypoint that has ended": written(t, func(r *lockRecord) { r.Pid = endedPid })} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(path+".lock", []byte(text), 0o600))
 			lock, err := os.Open(path + ".lock")

@@ -83,7 +83,7 @@ func endings() []ending {
 		{"state-empty", 78, plain, do(inV1, withoutState, start()), false},
 		{"state-below", 78, migrating, do(inV1, setHeight(4), start()), false},
 		{"state-of-another-plan", 78, plain, do(inV1, planOf(func(c *chain) { c.versions = c.versions[:1] }), start()), false},
-		{"state-changed-while-it-ran", 78, plain, do(atHeight3, stampOfAnother, heights(10, 10)), false},
+		{"state-changed-while-it-ran", 78, plain, do(atHeight3, stampOfAnother, heights(10, 10)), true},
 		{"too-late", 78, plain, do(inV0Stopped, planOf(func(c *chain) { c.versions[0].stop, c.versions[1].start = 2, 3 }), start()), false},
 		{"above-the-emergency-stop", 78, plain, do(inV0Stopped, start("--stop-height=2")), false},
 		{"in-a-version-above-the-emergency-stop", 78, plain, do(inV1, start("--stop-height=5")), false},
@@ -104,8 +104,8 @@ func endings() []ending {
 			c.writeManager()
 		}, start()), false},
 		{"next-version-gone", 78, plain, do(atHeight3, without((*chain).binary, 1), heights(10, 10)), false},
-		{"binary-gone-while-it-ran", 78, migrating, do(atHeight3, without((*chain).binary, 0), heights(10, 10)), false},
-		{"config-gone-while-it-ran", 78, migrating, do(atHeight3, without((*chain).config, 0), heights(10, 10)), false},
+		{"binary-gone-while-it-ran", 78, migrating, do(atHeight3, without((*chain).binary, 0), heights(10, 10)), true},
+		{"config-gone-while-it-ran", 78, migrating, do(atHeight3, without((*chain).config, 0), heights(10, 10)), true},
 		{"no-checkpoint-and-no-storage-path", 78, plain, do(withoutStoragePath, startsWith("-c", "manager.json", "--no-checkpoint-file")), false},
 
 		{"status-not-served", 78, one, func(c *chain) {
@@ -116,7 +116,7 @@ func endings() []ending {
 		{"interpreter-missing", 78, one, do(script((*chain).binary, 0, "#!/nowhere/sh"), start()), false},
 		{"node-not-executable", 126, one, do(busy((*chain).binary, 0), start()), false},
 		{"migration-not-executable", 126, migrating, do(busy((*chain).migration, 1), heights(13, 13), start()), false},
-		{"interpreter-gone-while-it-ran", 126, migrating, interpreterGone, false},
+		{"interpreter-gone-while-it-ran", 126, migrating, interpreterGone, true},
 		{"node-killed", 137, []version{{faults: killed}}, do(atHeight3, heights(5, 5)), true},
 		{"migration-killed", 137, migrating, do(script((*chain).migration, 1, "#!/bin/sh\necho rewriting >&2\nkill -9 $$"), heights(13, 13), start()), false},
 		{"node-failed-when-asked", 1, one, do(inV0Stopped, demo(0, func(m *mockrollup.Mock) { m.PanicOnStart = "cannot reach the DA layer" }), start()), false},
