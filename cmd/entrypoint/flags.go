@@ -42,7 +42,10 @@ func newFlags(name, usage string) *flagSet {
 
 // parse reads the arguments, and then the environment for each flag that was not among them, and checks all.
 func (fs *flagSet) parse(args []string) error {
-	if err := fs.Parse(args); err != nil {
+	switch err := fs.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp) && slices.ContainsFunc(args, asksForHelp):
+		return err //nolint:wrapcheck // the caller prints the help
+	case err != nil:
 		err = fs.explain(err)
 		fs.parseRest(args)
 		return err
@@ -66,12 +69,26 @@ func (fs *flagSet) parse(args []string) error {
 	return fs.check()
 }
 
+// asksForHelp tells a request for help from -hold-file and the like, which begin with the letter of it for pflag. A pod with
+// that would end with exit code 0 and no message.
+func asksForHelp(arg string) bool { return arg == "-h" || strings.HasPrefix(arg, "--help") }
+
 // parseRest takes what can be taken of arguments of which some are wrong: where the message about that goes may be named
 // after them.
 func (fs *flagSet) parseRest(args []string) {
 	fs.ParseErrorsAllowlist.UnknownFlags = true
+	if fs.Lookup("help") == nil {
+		fs.BoolP("help", "h", false, "") // pflag ends at a request for help
+	}
+	// It also ends at a name that begins like this.
+	args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
+		return strings.HasPrefix(arg, "---") || strings.HasPrefix(arg, "--=")
+	})
 	_ = fs.ParseAll(args, func(f *pflag.Flag, value string) error {
-		_ = fs.Set(f.Name, value)
+		if err := fs.Set(f.Name, value); err != nil { // where the value was forgotten, it is the next flag
+			name, value, _ := strings.Cut(strings.TrimPrefix(value, "--"), "=")
+			_ = fs.Set(name, value)
+		}
 		return nil
 	})
 }
@@ -113,8 +130,6 @@ func (fs *flagSet) explain(err error) error {
 	var missing *pflag.ValueRequiredError
 	var unknown *pflag.NotExistError
 	switch {
-	case errors.Is(err, pflag.ErrHelp):
-		return err
 	case errors.As(err, &value):
 		return fmt.Errorf("--%s: %s", value.GetFlag().Name, wanted(value.GetFlag()))
 	case errors.As(err, &missing):
