@@ -82,6 +82,9 @@ func (w Word) check(plan *Plan, found checkpoint.Found, before *checkpoint.Stamp
 			next("add --migrated if that migration has completed on this state, or name the version before it, so that the migration runs at the stop height")
 	case w.Complete && v.Stop == 0:
 		return refuse("%s has no stop height in %s, so it cannot be complete", name, plan.File).next("omit --complete")
+	case w.Complete && w.Version > plan.End(): // another version than the one that this height belongs to
+		return refuse("%s starts at height %d, above --stop-height %d, so it cannot be complete there", name, v.Start, plan.Brake).
+			next("name %s, which makes that height, or omit --stop-height", plan.Label(plan.End()))
 	case found.State == checkpoint.StateNone && (w.Version > 0 || w.Complete):
 		return refuse("there is no state in %s that could belong to %s", found.Storage, name).
 			next("first mount the state, or restore it as a whole directory")

@@ -91,7 +91,7 @@ func TestStateAboveTheEmergencyStopIsRefused(t *testing.T) {
 				w := worldAt(t, stamped(1)).withPlan(stoppedPlan())
 				change(w)
 				f := w.failsBecause(TooLate)
-				assert.Contains(t, f.Error(), "the state belongs to version 1, which starts at height 21, above --stop-height 10; nothing else was started; "+wayOut+"21 or more")
+				assert.Contains(t, f.Error(), "the state belongs to version 1, which starts at height 21, above --stop-height 10; nothing else was started; "+wayOut+"21 or more, and not below the height of the state: ")
 				assert.Zero(t, w.store.stamps)
 				assert.Zero(t, w.store.checkpoints)
 			})

@@ -210,13 +210,15 @@ func (s *sequence) tooHigh(step Step) *Failure {
 	if step.Cause == Overrun {
 		what = fmt.Sprintf("%s was started with the stop height %d and ran past it: its state is at height %d", name, s.record.stamp.StopHeight, height)
 	}
+	least := ""
 	switch n := s.Plan.Brake; {
 	case v.Start > n && braked(s.Plan, step.Version):
 		what, height = fmt.Sprintf("the state belongs to %s, which starts at height %d", name, v.Start), v.Start
+		least = ", and not below the height of the state" // its node was not asked
 		fallthrough
 	case braked(s.Plan, step.Version):
 		return mismatch(step.Cause, "%s, above --stop-height %d", what, n).safe("nothing else was started").
-			next("remove --stop-height, or set it to %d or more: it takes no block back; to end the chain at height %d all the same, restore the state from before height %d, as a whole directory", height, n, n+1)
+			next("remove --stop-height, or set it to %d or more%s: it takes no block back; to end the chain at height %d all the same, restore the state from before height %d, as a whole directory", height, least, n, n+1)
 	case step.Cause == Overrun:
 		return mismatch(step.Cause, "%s", what).safe("no later version was started").
 			next("restore the state from before height %d: the blocks from there on were made by the wrong version; then find out why the node did not stop", v.Stop+1)
