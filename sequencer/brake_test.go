@@ -138,6 +138,17 @@ func TestNodeThatCannotBeAskedIsCompleteAtTheEmergencyStopByAWord(t *testing.T) 
 	})
 }
 
+// It would be complete at the stop height of the plan, which nobody has said.
+func TestWordThatAVersionAboveTheEmergencyStopIsCompleteIsRefused(t *testing.T) {
+	plan := threeVersions().StoppedAt(10)
+	plan.Versions[1].Migration = ""
+	found := checkpoint.Found{Storage: "/data/state", State: checkpoint.StatePresent}
+	_, err := Adopt(plan, found, Word{Version: 1, Complete: true}, "")
+	assert.EqualError(t, err, "version 1 starts at height 21, above --stop-height 10, so it cannot be complete there; nothing was changed; name version 0, which makes that height, or omit --stop-height")
+	_, err = Adopt(plan, found, Word{Version: 1}, "")
+	assert.NoError(t, err)
+}
+
 func TestHoldBeforeTheNextVersionMeansNothingAtTheEmergencyStop(t *testing.T) {
 	lives(t, func(t *testing.T) {
 		w := newWorld(t, act{v0To10, reaches(10)}, act{askV0To10, answers(10)}).withPlan(stoppedPlan())

@@ -776,6 +776,13 @@ var faults = []fault{
 		"TestNodeThatCannotBeAskedIsCompleteAtTheEmergencyStopByAWord",
 	},
 	{
+		"word-above-the-emergency-stop", 2, "a word that a version is complete at --stop-height has the next version run on its state",
+		"sequencer.Word.check",
+		`w\.Complete && w\.Version > plan\.End\(\)`,
+		"false",
+		"TestWordThatAVersionAboveTheEmergencyStopIsCompleteIsRefused",
+	},
+	{
 		"emergency-stop-needs-the-next-version", 8, "a broken next version keeps the present one from running to the emergency stop",
 		"sequencer.(*sequence).checkAll",
 		`s\.Plan\.End\(\)`,
