@@ -241,7 +241,8 @@ func TestNotesSayHowToWatch(t *testing.T) {
 	}
 	text := render("{}")
 	for _, want := range []string{
-		"exec test-rollup-sequencer-0 -- /entrypoint status\n", "helm -n chain test test --logs", "longer than 300 s", "halt ends every start",
+		"exec test-rollup-sequencer-0 -- /entrypoint status\n", "helm -n chain test test\n",
+		"kubectl -n chain logs test-rollup-test --all-containers --prefix\n", "longer than 300 s", "halt ends every start",
 		"podManagementPolicy is Parallel", "io_uring", "rollout status statefulset/test-rollup-sequencer\n",
 	} {
 		assert.Contains(t, text, want)
