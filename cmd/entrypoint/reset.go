@@ -31,10 +31,7 @@ func resetCommand(flags *flagSet) func(p program) int {
 	flags.BoolVar(&yes, "yes", false, "do not ask for confirmation; required without a terminal")
 	flags.check = func() error { return flags.want(f.settle(flags) && flags.NArg() == 0 && f.config != "") }
 	return func(p program) int {
-		plan, storage, err := f.plan()
-		if err == nil {
-			err = ownDirectory(plan, storage)
-		}
+		plan, storage, err := f.planWithState()
 		if err != nil {
 			return fail(p, err)
 		}
@@ -78,6 +75,14 @@ func notThere(store *checkpoint.Store, r *checkpoint.Reset) error {
 		What: fmt.Sprintf("the checkpoint, at version %d, belongs to a state, but there is none in %s", found.Checkpoint.VersionIndex, found.Storage),
 		Next: "mount the state, or run this in the directory in which the entrypoint runs; if the state is gone for good, move the checkpoint away by hand",
 	}
+}
+
+// planWithState is plan for a command that exchanges or removes the storage directory as a whole.
+func (f *recordFlags) planWithState() (plan *sequencer.Plan, storage string, err error) {
+	if plan, storage, err = f.plan(); err == nil {
+		err = ownDirectory(plan, storage)
+	}
+	return plan, storage, err
 }
 
 // ownDirectory refuses a state whose directory is not known, or holds more than the state: a reset would take the

@@ -26,10 +26,7 @@ func undoCommand(flags *flagSet) func(p program) int {
 	flags.BoolVar(&yes, "yes", false, "do not ask for confirmation; required without a terminal")
 	flags.check = func() error { return flags.want(f.settle(flags) && flags.NArg() == 0 && f.config != "") }
 	return func(p program) int {
-		plan, storage, err := f.plan()
-		if err == nil {
-			err = ownDirectory(plan, storage)
-		}
+		plan, storage, err := f.planWithState()
 		if err != nil {
 			return fail(p, err)
 		}

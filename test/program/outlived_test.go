@@ -97,6 +97,15 @@ func (c *chain) expectWaiting(pid int) {
 	}
 }
 
+// killedAndNodeHeld kills the entrypoint. Its node gets SIGTERM, and does not end before letGo is called.
+func killedAndNodeHeld(letGo *func(), pid *int) phase {
+	return phase{name: "killed", do: func(c *chain) {
+		*letGo, *pid = c.holdExit(), c.nodeProcess()
+		c.killProgram()
+		c.awaitJournalled("signal v0 terminated")
+	}, trace: []string{"signal v0 terminated"}}
+}
+
 func TestNodeOfAKilledEntrypointIsAskedToStopAndAwaited(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, migratingChain()...)
@@ -104,11 +113,7 @@ func TestNodeOfAKilledEntrypointIsAskedToStopAndAwaited(t *testing.T) {
 	var pid int
 	c.run(
 		inV0(),
-		phase{name: "killed", do: func(c *chain) {
-			letGo, pid = c.holdExit(), c.nodeProcess()
-			c.killProgram()
-			c.awaitJournalled("signal v0 terminated")
-		}, trace: []string{"signal v0 terminated"}},
+		killedAndNodeHeld(&letGo, &pid),
 		phase{
 			name: "the next one waits", do: do(start(), func(c *chain) { c.expectWaiting(pid) }),
 			checkpoint: "0 running", stamp: "0 to 10", state: "3 version 0",
@@ -163,11 +168,7 @@ func TestStopWhileAnotherEntrypointsNodeIsAwaited(t *testing.T) {
 	var pid int
 	c.run(
 		inV0(),
-		phase{name: "killed", do: func(c *chain) {
-			letGo, pid = c.holdExit(), c.nodeProcess()
-			c.killProgram()
-			c.awaitJournalled("signal v0 terminated")
-		}, trace: []string{"signal v0 terminated"}},
+		killedAndNodeHeld(&letGo, &pid),
 		phase{name: "the next one waits", do: do(start(), func(c *chain) {
 			c.expectWaiting(pid)
 			// A HUP is for a node, and there is none: kept for the next one it would kill that in its start-up.
